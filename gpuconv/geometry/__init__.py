@@ -1,0 +1,21 @@
+"""Integers and tuples: what a convolution or a pooling looks like, before any array exists.
+
+User words (``padding="same"``, ``stride=2``) are turned once into a frozen geometry with
+``(lo, hi)`` pads; kernels and engines see only that.
+"""
+
+from gpuconv.geometry.convolution import ConvGeometry, Phase
+from gpuconv.geometry.padding import PADDING_MODES, resolve_padding, same_pads
+from gpuconv.geometry.pooling import PoolGeometry
+from gpuconv.geometry.words import as_int, as_tuple
+
+__all__ = [
+    "PADDING_MODES",
+    "ConvGeometry",
+    "Phase",
+    "PoolGeometry",
+    "as_int",
+    "as_tuple",
+    "resolve_padding",
+    "same_pads",
+]
