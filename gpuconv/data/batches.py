@@ -1,0 +1,130 @@
+"""What a training loop iterates over, and batches that are cut from arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from gpuconv.data.checks import check_count, check_finite, check_lengths
+from gpuconv.data.sources import Source, as_sources, gather_rows, read_rows
+from gpuconv.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from gpuconv.backends.base import Array
+
+Batch = tuple[Any, Any, Any]
+"""``(x, y, sample_weight)`` in the user's dtype. ``x`` is an array, or a tuple of arrays for
+several inputs; the other two are an array or None."""
+
+
+class Batches(Protocol):
+    """What ``fit``, ``evaluate`` and ``predict`` need of their data.
+
+    Attributes:
+        samples: number of samples an epoch, None if unknown until they have been seen.
+        steps: number of batches an epoch, None if unknown.
+        exhausted: True once the data has run out; there will be no further batches.
+    """
+
+    samples: int | None
+    steps: int | None
+    exhausted: bool
+
+    def epoch(self, permutation: np.ndarray[Any, Any] | None = None) -> Iterator[Batch]:
+        """Yield the batches of one epoch."""
+
+
+class ArrayBatches:
+    """Batches cut from arrays, which stay where they are and in the user's dtype.
+
+    Args:
+        x: samples along the first axis: a NumPy or CuPy array, an array-like with ``shape``,
+            ``dtype`` and slicing (``numpy.memmap``, an HDF5 data set), a Tensor, nested lists;
+            or a list or tuple of arrays for several inputs.
+        y: targets, likewise, or None.
+        sample_weight: one number a sample, shape (N,), or None.
+        batch_size: samples a batch; the last batch of an epoch may be shorter.
+        steps_per_epoch: batches an epoch, at most those that there are (None: all). The first
+            ones in the order of the epoch are taken.
+
+    Raises:
+        ShapeError: lengths differ, or a value is ragged or a scalar.
+        DTypeError: the elements are not booleans, integers or floats.
+        InvalidArgumentError: no samples, or an impossible ``batch_size`` or ``steps_per_epoch``.
+    """
+
+    exhausted = False
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        batch_size: int = 32,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        self.batch_size = check_count(batch_size, "batch_size")
+        self.x, self.y, self.sample_weight = as_sources(x, y, sample_weight)
+        self.samples: int | None = check_lengths(self.x, self.y, self.sample_weight)
+        available = -(-self.samples // self.batch_size)
+        self.steps: int | None = available
+        if steps_per_epoch is not None:
+            self.steps = check_count(steps_per_epoch, "steps_per_epoch")
+            if self.steps > available:
+                raise InvalidArgumentError(
+                    f"steps_per_epoch must be at most {available}, the number of batches of "
+                    f"{self.batch_size} in {self.samples} samples. Received: {steps_per_epoch}"
+                )
+
+    def __len__(self) -> int:
+        return self.steps or 0
+
+    def epoch(self, permutation: np.ndarray[Any, Any] | None = None) -> Iterator[Batch]:
+        """Yield the batches of one epoch.
+
+        Args:
+            permutation: all sample numbers in the order to be used. None keeps the order, and
+                batches of NumPy and CuPy arrays are then views; else they are copies.
+
+        Raises:
+            InvalidArgumentError: the permutation has a wrong length.
+        """
+        samples = self.samples or 0
+        if permutation is not None and np.shape(permutation) != (samples,):
+            raise InvalidArgumentError(
+                f"permutation must have shape ({samples},). Received: {np.shape(permutation)}"
+            )
+        return self._batches(samples, permutation)
+
+    def check_finite(self) -> None:
+        """Look for NaN and infinity in inputs, targets and weights.
+
+        Raises:
+            InvalidArgumentError: a value is not finite; the message says where it is.
+        """
+        check_finite(self.x if len(self.x) > 1 else self.x[0], "x")
+        if self.y is not None:
+            check_finite(self.y, "y")
+        if self.sample_weight is not None:
+            check_finite(self.sample_weight, "sample_weight")
+
+    def _batches(self, samples: int, permutation: np.ndarray[Any, Any] | None) -> Iterator[Batch]:
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            stop = min(start + self.batch_size, samples)
+            chosen = None if permutation is None else np.asarray(permutation[start:stop])
+            parts = tuple(_cut(part, start, stop, chosen) for part in self.x)
+            yield (
+                parts if len(parts) > 1 else parts[0],
+                _cut(self.y, start, stop, chosen),
+                _cut(self.sample_weight, start, stop, chosen),
+            )
+
+
+def _cut(
+    source: Source | None, start: int, stop: int, chosen: np.ndarray[Any, Any] | None
+) -> Array | None:
+    if source is None:
+        return None
+    return read_rows(source, start, stop) if chosen is None else gather_rows(source, chosen)
