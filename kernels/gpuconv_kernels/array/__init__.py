@@ -1,0 +1,1 @@
+"""Kernels written with whole NumPy arrays: no compilation, BLAS does the heavy work."""
