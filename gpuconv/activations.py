@@ -1,0 +1,130 @@
+"""Activation functions by name, with their gradients, as layers use them.
+
+Definitions and default parameters are those of Keras 3.15.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gpuconv.backends.arrays import array_module
+from gpuconv.backends.base import Array
+from gpuconv.backends.functions import FROM_INPUT, FROM_OUTPUT, Activation
+from gpuconv.dispatch import engine_for
+from gpuconv.errors import InvalidArgumentError, suggestion
+
+_ALPHA: Final = {"leaky_relu": 0.2, "elu": 1.0}
+_ALIASES: Final = {"swish": "silu", "hard_swish": "hard_silu", None: "linear"}
+WHOLE_ROWS: Final = ("softmax", "log_softmax")
+"""Functions of the whole last axis; the others are element-wise."""
+
+NAMES: Final = tuple(sorted({"linear", *WHOLE_ROWS, *FROM_OUTPUT, *FROM_INPUT}))
+"""Every name that ``activation=`` takes, besides None and Keras's ``swish``, ``hard_swish``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationFunction:
+    """A function that a layer applies to its output.
+
+    Attributes:
+        name: a word from ``NAMES``.
+        alpha: slope of ``leaky_relu`` (default 0.2) or scale of ``elu`` (default 1.0).
+    """
+
+    name: str
+    alpha: float = 0.0
+
+    @property
+    def fused(self) -> Activation | None:
+        """The function in the form that a convolution applies as it stores, if it can."""
+        return Activation(self.name, self.alpha) if self.name in FROM_OUTPUT else None
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether :meth:`backward` wants ``x``; the others follow from ``y``."""
+        return self.name in FROM_INPUT
+
+    def apply(self, x: Array) -> Array:
+        """Return a new array; ``x`` itself for ``linear``. Softmax runs over the last axis."""
+        if self.name == "linear":
+            return x
+        if self.name == "softmax":
+            return engine_for(x).softmax(x)
+        if self.name == "log_softmax":
+            return _log_softmax(x)
+        return engine_for(x).activation(x, Activation(self.name, self.alpha))
+
+    def backward(self, dy: Array, x: Array | None, y: Array | None) -> Array:
+        """Return the gradient of :meth:`apply`'s input; ``dy`` itself for ``linear``."""
+        if self.name == "linear":
+            return dy
+        engine = engine_for(dy)
+        if self.name == "softmax":
+            return engine.softmax_backward(dy, y)
+        if self.name == "log_softmax":
+            return _log_softmax_backward(dy, y)
+        return engine.activation_backward(dy, x, y, Activation(self.name, self.alpha))
+
+    def config(self) -> Any:
+        """Return plain data from which :func:`get` makes this function again."""
+        if self.alpha == _ALPHA.get(self.name, 0.0):
+            return self.name
+        return {"name": self.name, "alpha": self.alpha}
+
+
+LINEAR: Final = ActivationFunction("linear")
+
+
+def get(identifier: Any) -> ActivationFunction:
+    """Return an activation function from its name, its configuration, itself, or None (linear).
+
+    Raises:
+        InvalidArgumentError: an unknown name, or something else, such as a Python function (its
+            gradient would be unknown: gpuconv has no autograd).
+    """
+    if isinstance(identifier, ActivationFunction):
+        return identifier
+    if isinstance(identifier, Mapping) and set(identifier) == {"name", "alpha"}:
+        return make(identifier["name"], identifier["alpha"])
+    if identifier is None or isinstance(identifier, str):
+        return make(identifier)
+    raise InvalidArgumentError(
+        f"activation must be None or a name, one of {', '.join(NAMES)}; the gradient of other "
+        f"functions is unknown. Received: {identifier!r}"
+    )
+
+
+def make(name: str | None, alpha: float | None = None) -> ActivationFunction:
+    """Return the function of this name, with the default parameter unless one is given.
+
+    Raises:
+        InvalidArgumentError: an unknown name, or a slope of leaky_relu that is not positive
+            (its gradient is computed from the sign of the output).
+    """
+    known = _ALIASES.get(name, name)
+    if known not in NAMES:
+        raise InvalidArgumentError(
+            f"unknown activation; expected None or one of {', '.join(NAMES)}."
+            f"{suggestion(str(name), NAMES)} Received: {name!r}"
+        )
+    value = _ALPHA.get(known, 0.0) if alpha is None else float(alpha)
+    if known in _ALPHA and not value >= 0.0:
+        raise InvalidArgumentError(
+            f"the parameter of {known} must not be negative. Received: {alpha!r}"
+        )
+    return ActivationFunction(known, value)
+
+
+def _log_softmax(x: Array) -> Array:
+    shifted = x - x.max(axis=-1, keepdims=True)
+    exponentials = engine_for(x).activation(shifted, Activation("exponential"))
+    total = exponentials.sum(axis=-1, keepdims=True)
+    return shifted - array_module(x).log(total)
+
+
+def _log_softmax_backward(dy: Array, y: Array | None) -> Array:
+    softmax = engine_for(dy).activation(y, Activation("exponential"))
+    softmax *= dy.sum(axis=-1, keepdims=True)
+    return dy - softmax
