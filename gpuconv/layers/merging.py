@@ -1,0 +1,226 @@
+"""Layers that make one array of several: Add, Subtract, Multiply, Average, Maximum, Minimum,
+Concatenate.
+
+They are called with a list and their backward returns a list. The gradients may be views of ``dy``
+or ``dy`` itself: whoever adds to one makes a new array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
+
+from gpuconv.backends.arrays import array_module
+from gpuconv.backends.base import Array
+from gpuconv.errors import ShapeError
+from gpuconv.geometry import as_int
+from gpuconv.layers.axes import resolve_axis
+from gpuconv.layers.base import Backward, Layer, Shape
+
+Gradients = Callable[[Array], list[Array]]
+"""From the gradient of the output to those of the inputs."""
+
+
+class Merge(Layer):
+    """A layer over a list of arrays with the same batch; subclasses write ``merge``."""
+
+    several_inputs = True
+
+    def merge(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
+        """Compute the output, and the function to the inputs' gradients."""
+        raise TypeError(f"{type(self).__name__} must define merge")
+
+    def check_input_shape(self, shape: Sequence[Shape]) -> None:
+        super().check_input_shape(shape)
+        if not shape:
+            raise ShapeError(f"{self.name}: expected at least one input. Received: []")
+
+    def run(self, x: Sequence[Array], training: bool) -> tuple[Array, Backward]:
+        if len({part.shape[0] for part in x}) > 1:
+            raise ShapeError(
+                f"{self.name}: expected inputs of one batch size. "
+                f"Received: shapes {[tuple(part.shape) for part in x]}"
+            )
+        y, gradients = self.merge(x)
+
+        def backward(dy: Array, input_gradient: bool = True) -> list[Array] | None:
+            return gradients(dy) if input_gradient else None
+
+        return y, backward
+
+
+class ElementwiseMerge(Merge):
+    """A merge of arrays of one shape, which is the output's too."""
+
+    def check_input_shape(self, shape: Sequence[Shape]) -> None:
+        super().check_input_shape(shape)
+        known = {tuple(one)[1:] for one in shape}
+        if len(known) > 1:
+            raise ShapeError(
+                f"{self.name}: expected inputs of one shape. "
+                f"Received: shapes {[tuple(one) for one in shape]}"
+            )
+
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
+        self.check_input_shape(input_shape)
+        return tuple(input_shape[0])
+
+
+class Add(ElementwiseMerge):
+    """The sum of inputs of one shape.
+
+    Raises:
+        ShapeError: no input, or different shapes (they are not broadcast).
+    """
+
+    def merge(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
+        count = len(arrays)
+        return _total(arrays), lambda dy: [dy] * count
+
+
+class Subtract(ElementwiseMerge):
+    """The first input minus the second.
+
+    Raises:
+        ShapeError: not two inputs, or different shapes (they are not broadcast).
+    """
+
+    def check_input_shape(self, shape: Sequence[Shape]) -> None:
+        super().check_input_shape(shape)
+        if len(shape) != 2:
+            raise ShapeError(f"{self.name}: expected two inputs. Received: {len(shape)}")
+
+    def merge(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
+        return arrays[0] - arrays[1], lambda dy: [dy, -dy]
+
+
+class Multiply(ElementwiseMerge):
+    """The product of inputs of one shape.
+
+    Raises:
+        ShapeError: no input, or different shapes (they are not broadcast).
+    """
+
+    def merge(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
+        def gradients(dy: Array) -> list[Array]:
+            # Products of the others from both ends: a division would fail at zeros.
+            before = [dy]
+            for array in arrays[:-1]:
+                before.append(before[-1] * array)
+            results = [before[-1]]
+            after = arrays[-1]
+            for array, front in zip(arrays[-2::-1], before[-2::-1], strict=True):
+                results.append(front * after)
+                after = after * array
+            return results[::-1]
+
+        return reduce(_multiply, arrays[1:], arrays[0]), gradients
+
+
+class Average(ElementwiseMerge):
+    """The mean of inputs of one shape.
+
+    Raises:
+        ShapeError: no input, or different shapes (they are not broadcast).
+    """
+
+    def merge(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
+        share = 1.0 / len(arrays)
+
+        def gradients(dy: Array) -> list[Array]:
+            part = dy * share
+            return [part] * len(arrays)
+
+        return _total(arrays) * share, gradients
+
+
+class _Extreme(ElementwiseMerge):
+    """What Maximum and Minimum share; the gradient goes to the first of equal inputs."""
+
+    function: str
+
+    def merge(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
+        xp = array_module(arrays[0])
+        pick = getattr(xp, self.function)
+        y, winner = arrays[0], xp.zeros(arrays[0].shape, "int32")
+        for number, array in enumerate(arrays[1:], start=1):
+            picked = pick(y, array)
+            winner[(picked != y) & ~xp.isnan(y)] = number
+            y = picked
+        count = len(arrays)
+        return y, lambda dy: [dy * (winner == number) for number in range(count)]
+
+
+class Maximum(_Extreme):
+    """The largest of inputs of one shape; NaN wins. Of equal inputs the first gets the gradient.
+
+    Raises:
+        ShapeError: no input, or different shapes (they are not broadcast).
+    """
+
+    function = "maximum"
+
+
+class Minimum(_Extreme):
+    """The smallest of inputs of one shape; NaN wins. Of equal inputs the first gets the gradient.
+
+    Raises:
+        ShapeError: no input, or different shapes (they are not broadcast).
+    """
+
+    function = "minimum"
+
+
+class Concatenate(Merge):
+    """Inputs side by side along an axis.
+
+    Args:
+        axis: default -1; not the batch.
+
+    Raises:
+        ShapeError: no input, an axis that does not exist, or shapes that differ elsewhere.
+    """
+
+    def __init__(self, axis: int = -1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.axis = as_int(axis, "axis")
+
+    def check_input_shape(self, shape: Sequence[Shape]) -> None:
+        super().check_input_shape(shape)
+        axis = resolve_axis(self.axis, len(shape[0]), self.name)
+        others = {(*tuple(one)[1:axis], None, *tuple(one)[axis + 1 :]) for one in shape}
+        if len(others) > 1:
+            raise ShapeError(
+                f"{self.name}: expected inputs whose shapes agree but for axis {self.axis}. "
+                f"Received: shapes {[tuple(one) for one in shape]}"
+            )
+
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
+        self.check_input_shape(input_shape)
+        first = tuple(input_shape[0])
+        axis = resolve_axis(self.axis, len(first), self.name)
+        extents = [one[axis] for one in input_shape]
+        total = None if None in extents else sum(extents)
+        return (*first[:axis], total, *first[axis + 1 :])
+
+    def merge(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
+        xp = array_module(arrays[0])
+        axis = resolve_axis(self.axis, arrays[0].ndim, self.name)
+        ends: list[int] = []
+        for array in arrays[:-1]:
+            ends.append((ends[-1] if ends else 0) + array.shape[axis])
+        return xp.concatenate(arrays, axis=axis), lambda dy: list(xp.split(dy, ends, axis=axis))
+
+
+def _total(arrays: Sequence[Array]) -> Array:
+    if len(arrays) == 1:
+        return arrays[0]
+    total = arrays[0] + arrays[1]
+    for array in arrays[2:]:
+        total += array
+    return total
+
+
+def _multiply(a: Array, b: Array) -> Array:
+    return a * b
