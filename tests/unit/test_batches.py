@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gpuconv.data import ArrayBatches, make_batches, split_validation
 from gpuconv.errors import DTypeError, InvalidArgumentError, ShapeError
-from gpuconv.tensor import Tensor
+from gpuconv.tensors import Tensor
 
 
 class OnDisk:

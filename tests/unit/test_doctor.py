@@ -11,8 +11,8 @@ import pytest
 
 from gpuconv.backends import cpu_probe, cuda_probe, registry, selection
 from gpuconv.backends.base import Probe
-from gpuconv.config import config
-from gpuconv.doctor import Report, collect, doctor
+from gpuconv.diagnosis import Report, collect, doctor
+from gpuconv.settings import config
 
 
 class Terminal(io.StringIO):
@@ -122,7 +122,7 @@ def test_the_workspace_limit_is_the_one_in_force():
 
 def test_nothing_heavy_is_imported():
     code = (
-        "import io, sys; from gpuconv.doctor import doctor; doctor(io.StringIO()); "
+        "import io, sys; from gpuconv.diagnosis import doctor; doctor(io.StringIO()); "
         "print(sorted({'numba', 'rich', 'cupy', 'matplotlib', 'PIL'} & set(sys.modules)))"
     )
     result = subprocess.run(

@@ -10,7 +10,7 @@ import pytest
 
 from gpuconv import losses
 from gpuconv.errors import DTypeError, InvalidArgumentError, ShapeError, UnknownArgumentError
-from gpuconv.tensor import Tensor, tensor
+from gpuconv.tensors import Tensor, tensor
 from gpuconv.testing import assert_close, check_directional
 from gpuconv.testing.reference import losses as reference
 
@@ -28,7 +28,7 @@ WEIGHTS = np.array([1.2, 3.4, 5.6], "float32")
 def test_golden_sparse_categorical_crossentropy() -> None:
     of_probabilities = losses.SparseCategoricalCrossentropy()
     of_logits = losses.SparseCategoricalCrossentropy(from_logits=True)
-    assert float(of_probabilities(LABELS, PROBABILITIES)) == pytest.approx(0.3239, abs=5e-5)
+    assert float(of_probabilities(LABELS, PROBABILITIES)) == pytest.approx(0.3239, abs=1e-4)
     assert float(of_logits(LABELS, LOGITS)) == pytest.approx(0.0573, abs=1e-4)
     np.testing.assert_allclose(
         of_logits.per_sample(LABELS, LOGITS), [0.001822, 0.000459, 0.169846], atol=5e-7
@@ -56,12 +56,12 @@ def test_golden_pair_of_rows(loss: losses.Loss, labels: Any) -> None:
     assert float(value) == pytest.approx(1.177, abs=5e-4)
 
 
-def test_golden_values_of_the_keras_documentation() -> None:
+def test_two_rows_by_hand() -> None:
     y, labels = [[0.6, 0.4], [0.4, 0.6]], [[0.0, 1.0], [0.0, 0.0]]
-    assert float(losses.BinaryCrossentropy()(labels, y)) == pytest.approx(0.815, abs=5e-4)
-    assert float(losses.MeanSquaredError()(labels, y)) == pytest.approx(0.31 + 0.13, abs=1e-6)
+    assert float(losses.BinaryCrossentropy()(labels, y)) == pytest.approx(0.8149, abs=1e-4)
+    assert float(losses.MeanSquaredError()(labels, y)) == pytest.approx(0.31, abs=1e-6)
     assert float(losses.MeanAbsoluteError()(labels, y)) == pytest.approx(0.55, abs=1e-6)
-    assert float(losses.Huber()(labels, y)) == pytest.approx(0.22, abs=1e-6)
+    assert float(losses.Huber()(labels, y)) == pytest.approx(0.155, abs=1e-6)
 
 
 # --- every loss against the reference ------------------------------------------------------

@@ -18,7 +18,7 @@ from gpuconv.errors import (
     InvalidArgumentError,
     ShapeError,
 )
-from gpuconv.tensor import Tensor, as_array, tensor
+from gpuconv.tensors import Tensor, as_array, tensor
 
 
 class Exporter:

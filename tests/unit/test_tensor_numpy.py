@@ -7,7 +7,7 @@ from collections import deque
 import numpy as np
 import pytest
 
-from gpuconv.tensor import Tensor
+from gpuconv.tensors import Tensor
 
 A = np.arange(12, dtype="float32").reshape(3, 4)
 FUNCTIONS = {

@@ -1,0 +1,40 @@
+"""Ends training when the loss is no longer a number."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gpuconv.callbacks.base import Callback, Logs
+
+
+class TerminateOnNaN(Callback):
+    """Stops training as soon as the loss is NaN or infinite, and prints where that was.
+
+    The loss is looked at after each batch, so each batch waits for the device.
+
+    Attributes:
+        stopped_at: ``(epoch, batch)``, both from 0, or None.
+    """
+
+    def __init__(self) -> None:
+        self.stopped_at: tuple[int, int] | None = None
+        self._epoch = 0
+
+    def on_train_begin(self, logs: Logs) -> None:
+        self.stopped_at = None
+
+    def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        loss: Any = logs.get("loss")
+        if loss is None or math.isfinite(loss):
+            return
+        self.stopped_at = (self._epoch, batch)
+        self.model.stop_training = True
+        steps = self.params.get("steps")
+        print(
+            f"Epoch {self._epoch + 1}/{self.params['epochs']}, batch {batch + 1}"
+            f"{f'/{steps}' if steps else ''}: the loss is {loss}, training stops"
+        )

@@ -1,0 +1,93 @@
+"""The command ``gpuconv``: train, summary, doctor."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from gpuconv import __version__
+from gpuconv.errors import GpuconvError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status.
+
+    0 for success, 2 for what the user can mend (said in one line), 130 after Ctrl-C.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        return status
+    except (GpuconvError, OSError) as error:
+        print(f"gpuconv: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gpuconv: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    # Each command's module is imported when it runs: --help needs none of them.
+    parser = argparse.ArgumentParser(
+        prog="gpuconv",
+        description="Convolutional networks with hand-written gradients, on GPU and CPU.",
+    )
+    parser.add_argument("--version", action="version", version=f"gpuconv {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser(
+        "train",
+        help="train a network on the bundled handwritten digits",
+        description="Train a convolutional network on 1,797 real handwritten digits, evaluate it "
+        "on a held-out part, and leave a folder with the model, the history and pictures.",
+    )
+    train.add_argument("--data", default="digits", help="data set: digits (default)")
+    train.add_argument("--model", default="digits", help="network: digits (default)")
+    train.add_argument("--backend", default=None, help="auto (default), cpu, cuda, or an engine")
+    train.add_argument("--epochs", type=int, default=None, help="default 20")
+    train.add_argument("--batch-size", type=int, default=None, help="default 32")
+    train.add_argument("--learning-rate", type=float, default=None, help="default 0.002")
+    train.add_argument("--seed", type=int, default=None, help="default 0")
+    train.add_argument("--out", default=None, help="run folder (default: runs/DATA-DATE-TIME)")
+    train.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --out, or with the latest in runs/",
+    )
+    train.set_defaults(run=_train)
+
+    summary = commands.add_parser("summary", help="print the layers of a network or a model file")
+    summary.add_argument("what", help="seed, digits, or the path of a saved model")
+    summary.add_argument("--style", default="table", choices=["table", "classic"])
+    summary.set_defaults(run=_summary)
+
+    doctor = commands.add_parser("doctor", help="say what can run here, and why the rest cannot")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    from gpuconv.cli.train import train
+
+    return train(options)
+
+
+def _summary(options: argparse.Namespace) -> int:
+    from gpuconv import zoo
+    from gpuconv.models import load_model
+
+    networks = {"seed": zoo.seed_network, "digits": zoo.digits_network}
+    make = networks.get(options.what)
+    model = load_model(options.what) if make is None else make()
+    model.summary(style=options.style)
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from gpuconv.diagnosis import doctor
+
+    doctor()
+    return 0

@@ -1,0 +1,187 @@
+"""``gpuconv train``: from real images to a trained network and the folder that it leaves."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpuconv import __version__, set_seed, zoo
+from gpuconv.backends.selection import resolve_device, use_backend
+from gpuconv.callbacks import StopOnInterrupt
+from gpuconv.cli import run_folder
+from gpuconv.cli.run_folder import RunFolder
+from gpuconv.data import load_digits
+from gpuconv.errors import InvalidArgumentError, one_of
+from gpuconv.io import read_model_file
+from gpuconv.layers.convolution import ConvND
+from gpuconv.models import Model, load_model
+from gpuconv.optimizers import Adam
+from gpuconv.optimizers.schedules import CosineDecay
+from gpuconv.viz import draw_history, draw_images
+
+DATA: dict[str, Callable[[], Any]] = {"digits": load_digits}
+NETWORKS: dict[str, Callable[[], Model]] = {"digits": zoo.digits_network}
+DEFAULTS = {"epochs": 20, "batch_size": 32, "learning_rate": 0.002, "seed": 0}
+SHOWN_MISTAKES = 24
+
+
+def train(options: argparse.Namespace) -> int:
+    """Carry out the command; returns the exit status.
+
+    Raises:
+        InvalidArgumentError: options that make no sense, or a folder that does not fit.
+        BackendUnavailableError: the backend that was named cannot run here.
+    """
+    if options.backend is None:
+        return _train(options)
+    with use_backend(options.backend):
+        return _train(options)
+
+
+def _train(options: argparse.Namespace) -> int:
+    device, reason = resolve_device()
+    folder, settings, history = _open_run(options)
+    set_seed(settings["seed"])
+    (x, y), test = DATA[settings["data"]]()
+    steps = -(-(len(x) - len(x) // 10) // settings["batch_size"])
+    schedule = CosineDecay(settings["learning_rate"], decay_steps=steps * settings["epochs"])
+    model: Model
+    if options.resume:
+        model = load_model(folder / run_folder.MODEL)
+        assert model.optimizer is not None  # RunFolder saves compiled models only
+        model.optimizer.learning_rate = schedule
+    else:
+        model = NETWORKS[settings["model"]]()
+        model.compile(Adam(schedule), "sparse_categorical_crossentropy", ["accuracy"])
+
+    print(f"Backend: {device} ({reason})")
+    print(f"Data:    {settings['data']}, {len(x)} images to learn from, {len(test[0])} to test")
+    _print_decisions(model, settings["batch_size"])
+    model.summary()
+    keeper = RunFolder(folder, settings, history)
+    if keeper.epochs_done:
+        print(f"Going on with {folder} after {keeper.epochs_done} epochs")
+    interrupt = StopOnInterrupt()
+    started = time.perf_counter()
+    model.fit(
+        x,
+        y,
+        batch_size=settings["batch_size"],
+        epochs=settings["epochs"],
+        initial_epoch=keeper.epochs_done,
+        validation_split=0.1,
+        callbacks=[keeper, interrupt],
+    )
+    seconds = time.perf_counter() - started
+    loss, accuracy = model.evaluate(test[0], test[1], verbose=0)
+    _leave_pictures(folder, model, keeper, test)
+    run_folder.write_settings(
+        folder,
+        {
+            "settings": settings,
+            "backend": {"device": device, "reason": reason},
+            "versions": {
+                "gpuconv": __version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+            "epochs_done": keeper.epochs_done,
+            "interrupted": interrupt.interrupted,
+            "seconds": round(seconds, 2),
+            "test": {"loss": loss, "accuracy": accuracy},
+        },
+    )
+    print(
+        f"Test accuracy {accuracy:.4f}, loss {loss:.4f}, on {len(test[0])} images not seen before"
+    )
+    files = [run_folder.MODEL, run_folder.HISTORY, run_folder.CURVES, run_folder.MISTAKES]
+    print(f"In {folder}: {', '.join(files)}, {run_folder.SETTINGS}")
+    if interrupt.interrupted:
+        print(
+            f"Stopped after {keeper.epochs_done} whole epochs. To go on: "
+            f"gpuconv train --resume --out {folder}"
+        )
+        return 130
+    return 0
+
+
+def _open_run(
+    options: argparse.Namespace,
+) -> tuple[Path, dict[str, Any], dict[str, list[Any]]]:
+    """Return folder, settings and the history so far, of a new run or one to go on with."""
+    given = {name: getattr(options, name) for name in DEFAULTS}
+    if not options.resume:
+        settings: dict[str, Any] = {
+            "data": one_of(options.data, DATA, "--data"),
+            "model": one_of(options.model, NETWORKS, "--model"),
+            **{name: DEFAULTS[name] if value is None else value for name, value in given.items()},
+        }
+        _check(settings)
+        return run_folder.new_folder(options.out, settings["data"]), settings, {}
+    folder = run_folder.existing_folder(options.out)
+    configuration, _ = read_model_file(folder / run_folder.MODEL)
+    progress = configuration.get("progress")
+    if not isinstance(progress, dict) or "settings" not in progress:
+        raise InvalidArgumentError(
+            f"the model there was not saved by 'gpuconv train', so there is no run to go on with. "
+            f"Received: {folder}"
+        )
+    settings = dict(progress["settings"])
+    for name in ("batch_size", "seed"):
+        if given[name] is not None and given[name] != settings[name]:
+            raise InvalidArgumentError(
+                f"the run was started with {name} {settings[name]}, and going on keeps it. "
+                f"Received: {given[name]}"
+            )
+    for name in ("epochs", "learning_rate"):
+        settings[name] = settings[name] if given[name] is None else given[name]
+    _check(settings)
+    return folder, settings, progress["history"]
+
+
+def _check(settings: dict[str, Any]) -> None:
+    for name in ("epochs", "batch_size"):
+        if settings[name] < 1:
+            raise InvalidArgumentError(
+                f"--{name.replace('_', '-')} must be at least 1. Received: {settings[name]}"
+            )
+    if not settings["learning_rate"] > 0:
+        raise InvalidArgumentError(
+            f"--learning-rate must be positive. Received: {settings['learning_rate']}"
+        )
+
+
+def _print_decisions(model: Model, batch_size: int) -> None:
+    """Say how the convolutions are computed, and why."""
+    layers: dict[tuple[str, str, str], list[str]] = {}
+    shape: Any = model.built_shape
+    for layer in model.sublayers:
+        if isinstance(layer, ConvND):
+            chosen = layer.explain((batch_size, *shape[1:]))
+            key = (chosen.engine, chosen.algorithm, chosen.reason)
+            layers.setdefault(key, []).append(layer.name)
+        shape = layer.compute_output_shape(shape)
+    for (engine, algorithm, reason), names in layers.items():
+        print(f"Engine:  {engine}, {algorithm} for {', '.join(names)}: {reason}")
+
+
+def _leave_pictures(folder: Path, model: Model, keeper: RunFolder, test: Any) -> None:
+    x, y = test
+    probabilities = model.predict(x, verbose=0)
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != y)
+    captions = [f"{y[i]} seen as {predicted[i]} ({probabilities[i].max():.2f})" for i in wrong]
+    if keeper.epochs_done:
+        draw_history(keeper.history, folder / run_folder.CURVES, title="Training on digits")
+    draw_images(
+        x[wrong[:SHOWN_MISTAKES]],
+        captions[:SHOWN_MISTAKES],
+        folder / run_folder.MISTAKES,
+        title=f"{len(wrong)} of {len(y)} test images misclassified",
+    )

@@ -1,0 +1,193 @@
+"""The loops of ``fit``, ``evaluate`` and ``predict``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuconv.backends.arrays import to_numpy
+from gpuconv.callbacks.base import Callback, CallbackList, as_callbacks
+from gpuconv.callbacks.history import History
+from gpuconv.callbacks.progress import progress_callback
+from gpuconv.data import ArrayBatches, Batches, IterableBatches, make_batches, split_validation
+from gpuconv.errors import InvalidArgumentError
+from gpuconv.geometry import as_int
+from gpuconv.models.class_weights import class_weight_table, with_class_weights
+from gpuconv.models.running import Running
+from gpuconv.random import SeedStream
+
+if TYPE_CHECKING:
+    from gpuconv.models.model import Model
+
+
+class Fit:
+    """One call of ``fit``: everything is checked in the constructor, before the first step."""
+
+    def __init__(
+        self,
+        model: Model,
+        x: Any,
+        y: Any,
+        *,
+        batch_size: int,
+        epochs: int,
+        verbose: Any,
+        callbacks: Any,
+        validation_split: float,
+        validation_data: Any,
+        shuffle: bool,
+        class_weight: Mapping[int, float] | None,
+        sample_weight: Any,
+        initial_epoch: int,
+        steps_per_epoch: int | None,
+        validation_batch_size: int | None,
+        validation_freq: int,
+    ) -> None:
+        self.model = model
+        self.epochs = as_int(epochs, "epochs", 0)
+        self.initial_epoch = as_int(initial_epoch, "initial_epoch", 0)
+        self.validation_freq = as_int(validation_freq, "validation_freq", 1)
+        self.shuffle = bool(shuffle)
+        if validation_split and validation_data is None:
+            train, held_out = split_validation(x, y, sample_weight, validation_split)
+            x, y, sample_weight = train
+            validation_data = held_out
+        self.batches = make_batches(x, y, sample_weight, batch_size, steps_per_epoch)
+        self.validation = _validation_batches(validation_data, validation_batch_size or batch_size)
+        check_batches(model, self.batches)
+        if self.validation is not None:
+            check_batches(model, self.validation)
+        if isinstance(self.batches, IterableBatches):
+            self.batches.check_epochs(self.epochs - self.initial_epoch)
+        self.class_weights = None if class_weight is None else class_weight_table(class_weight)
+        self.history = History()
+        progress = progress_callback(verbose, "fit")
+        # The history comes after the user's callbacks, which may add to the logs.
+        several: list[Callback] = [*as_callbacks(callbacks), self.history, *progress]
+        params = {"epochs": self.epochs, "steps": self.batches.steps, "verbose": verbose}
+        self.callbacks = CallbackList(several, model, params)
+
+    def run(self) -> History:
+        """Train; returns the history."""
+        self.model.stop_training = False
+        self.model.resume_at = None
+        if self.model.shuffle_stream is None:
+            self.model.shuffle_stream = SeedStream()
+        logs: dict[str, Any] = {}
+        try:
+            self.callbacks.call("on_train_begin", {})
+            first, batches_done = self.model.resume_at or (self.initial_epoch, 0)
+            for epoch in range(first, self.epochs):
+                if self.model.stop_training or self.batches.exhausted:
+                    break
+                self.callbacks.call("on_epoch_begin", epoch, {})
+                running, whole = self._train_epoch(batches_done if epoch == first else 0)
+                if not whole:
+                    break
+                logs = running.logs()
+                if self.validation is not None and (epoch + 1) % self.validation_freq == 0:
+                    validated = evaluate(self.model, self.validation, 0, None, self.callbacks)
+                    logs.update(validated.logs("val_"))
+                self.callbacks.call("on_epoch_end", epoch, logs)
+        finally:
+            self.callbacks.finish("on_train_end", logs)
+        return self.history
+
+    def _train_epoch(self, batches_done: int) -> tuple[Running, bool]:
+        """Run one epoch without the batches that an earlier run did; False if it was cut short."""
+        running = Running(self.model.metrics)
+        permutation = None
+        if self.shuffle and isinstance(self.batches, ArrayBatches):
+            stream = self.model.shuffle_stream
+            assert stream is not None  # set by run
+            permutation = stream.generator().permutation(self.batches.samples or 0)
+        for number, batch in enumerate(self.batches.epoch(permutation)):
+            if self.model.stop_training:
+                return running, False
+            if number < batches_done:
+                continue
+            self.callbacks.call("on_train_batch_begin", number, {})
+            if self.class_weights is not None:
+                batch = with_class_weights(batch, self.class_weights)
+            running.update(*self.model.train_step(*batch), batch)
+            self.callbacks.call("on_train_batch_end", number, running.lazy_logs())
+        return running, running.samples > 0
+
+
+def evaluate(
+    model: Model,
+    batches: Batches,
+    verbose: Any,
+    callbacks: Any,
+    within_fit: CallbackList | None = None,
+) -> Running:
+    """Run a data set through the model; ``within_fit`` hears of it instead of new callbacks."""
+    if within_fit is None:
+        check_batches(model, batches)
+        several = [*as_callbacks(callbacks), *progress_callback(verbose, "evaluate")]
+        params = {"epochs": 1, "steps": batches.steps, "verbose": verbose}
+        within_fit = CallbackList(several, model, params)
+    running = Running(model.metrics)
+    logs: Mapping[str, Any] = {}
+    try:
+        within_fit.call("on_test_begin", {})
+        for number, batch in enumerate(batches.epoch()):
+            running.update(*model.test_step(*batch), batch)
+            within_fit.call("on_test_batch_end", number, running.lazy_logs())
+        logs = running.lazy_logs()
+    finally:
+        within_fit.finish("on_test_end", logs)
+    return running
+
+
+def predict(model: Model, batches: Batches, verbose: Any, callbacks: Any) -> np.ndarray[Any, Any]:
+    """Run inputs through the model and collect the outputs on the host."""
+    several = [*as_callbacks(callbacks), *progress_callback(verbose, "predict")]
+    params = {"epochs": 1, "steps": batches.steps, "verbose": verbose}
+    listeners = CallbackList(several, model, params)
+    outputs = []
+    try:
+        listeners.call("on_predict_begin", {})
+        for number, batch in enumerate(batches.epoch()):
+            outputs.append(to_numpy(model.infer(model.prepare(batch[0]))))
+            listeners.call("on_predict_batch_end", number, {})
+    finally:
+        listeners.finish("on_predict_end", {})
+    return np.concatenate(outputs)
+
+
+def check_batches(model: Model, batches: Batches) -> None:
+    """Check a whole data set in arrays before the first step; iterables are checked as they come.
+
+    Raises:
+        ShapeError: inputs or targets do not fit the model.
+        InvalidArgumentError: NaN, infinity, or labels out of range.
+    """
+    if not isinstance(batches, ArrayBatches):
+        return
+    shapes = [(None, *part.shape[1:]) for part in batches.x]
+    shape: Any = shapes if model.several_inputs else shapes[0]
+    if len(shapes) > 1 and not model.several_inputs:
+        raise InvalidArgumentError(
+            f"{model.name} has one input. Received: a list of {len(shapes)} arrays"
+        )
+    model.ensure_built(shape)
+    model.check_input_shape(shape)
+    batches.check_finite()
+    if batches.y is not None and model.loss is not None:
+        model.loss.check_targets(batches.y, model.compute_output_shape(shape))
+
+
+def _validation_batches(data: Any, batch_size: int) -> Batches | None:
+    if data is None:
+        return None
+    if isinstance(data, (list, tuple)) and len(data) in (2, 3):
+        return make_batches(data[0], data[1], data[2] if len(data) == 3 else None, batch_size)
+    if isinstance(data, (list, tuple)):
+        raise InvalidArgumentError(
+            f"validation_data must be (x, y), (x, y, sample_weight) or an iterable of batches. "
+            f"Received: a {type(data).__name__} of {len(data)}"
+        )
+    return make_batches(data)

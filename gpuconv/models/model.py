@@ -1,0 +1,408 @@
+"""A layer that can be trained: compile, fit, evaluate, predict, save.
+
+``fit`` is a loop over :meth:`Model.train_step`, and that is four lines: run the layers, the loss
+and its gradient, the closures backwards, the optimizer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpuconv import losses, metrics, optimizers
+from gpuconv.backends.arrays import to_device, to_numpy
+from gpuconv.backends.base import Array
+from gpuconv.backends.selection import resolve_device
+from gpuconv.callbacks.history import History
+from gpuconv.containers import unwrap
+from gpuconv.data import make_batches
+from gpuconv.dispatch import engine_for
+from gpuconv.errors import InvalidArgumentError, NotBuiltError
+from gpuconv.layers.base import Layer
+from gpuconv.models.running import Running
+from gpuconv.random import SeedStream
+
+
+class Model(Layer):
+    """Base of Sequential: a layer with a loss, metrics and an optimizer.
+
+    Args:
+        backend: device to compute on (``"cpu"``, ``"cuda"``); None: what is in force when the
+            model is built.
+        name, trainable: as for every layer.
+
+    Attributes:
+        stop_training: set it to True to end ``fit`` after the current batch.
+        resume_at: set by a callback when training begins: ``(epoch, batch)`` where ``fit`` goes
+            on, in place of its ``initial_epoch``.
+        optimizer, loss, metrics: set by :meth:`compile`.
+
+    Raises:
+        BackendUnavailableError: the backend that was named cannot run here.
+    """
+
+    min_rank = 2
+
+    def __init__(self, *, backend: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if backend is not None:
+            self.backend = resolve_device(backend)[0]
+        self.optimizer: optimizers.Optimizer | None = None
+        self.loss: losses.Loss | None = None
+        self.metrics: list[metrics.Metric] = []
+        self.stop_training = False
+        self.resume_at: tuple[int, int] | None = None
+        self.shuffle_stream: SeedStream | None = None
+
+    # --- compile ----------------------------------------------------------------------
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        metrics: Any = None,
+    ) -> None:
+        """Choose how to train.
+
+        Args:
+            optimizer: name, object or configuration; default ``"rmsprop"``.
+            loss: name, object or configuration; None for a model that only predicts.
+            metrics: list of names or objects; ``"accuracy"`` finds its form from the shapes.
+
+        When the last layer is a softmax and the loss a categorical cross-entropy of
+        probabilities, training computes both as one: the gradient of the logits is
+        ``probabilities - targets``, which is exact where the separate steps would divide by a
+        vanishing probability.
+
+        Raises:
+            InvalidArgumentError: an unknown name.
+        """
+        self.optimizer = optimizers.get(optimizer)
+        self.loss = None if loss is None else losses.get(loss)
+        self.metrics = _as_metrics(metrics)
+
+    def require_compiled(self) -> tuple[losses.Loss, optimizers.Optimizer]:
+        """Return loss and optimizer.
+
+        Raises:
+            NotBuiltError: ``compile`` was not called, or without a loss.
+        """
+        if self.loss is None or self.optimizer is None:
+            raise NotBuiltError(
+                f"{self.name} has no loss yet: call compile(optimizer=..., loss=...) first"
+            )
+        return self.loss, self.optimizer
+
+    # --- one step ---------------------------------------------------------------------
+
+    def prepare(self, x: Any) -> Any:
+        """Bring a batch of inputs to the model's device and dtype; build on first use."""
+        parts = [unwrap(part)[0] for part in x] if isinstance(x, tuple) else [unwrap(x)[0]]
+        shapes: list[Any] = [(None, *part.shape[1:]) for part in parts]
+        self.ensure_built(shapes if self.several_inputs else shapes[0])
+        self.check_input_shape(shapes if self.several_inputs else shapes[0])
+        device = self.backend or "cpu"
+        arrays = [self.cast(to_device(part, device)) for part in parts]
+        return arrays if self.several_inputs else arrays[0]
+
+    def prepare_targets(self, y: Any) -> Array | None:
+        """Bring targets or weights to the model's device, in their own dtype."""
+        return None if y is None else to_device(unwrap(y)[0], self.backend or "cpu")
+
+    def train_step(self, x: Any, y: Any, sample_weight: Any = None) -> tuple[Array, Array]:
+        """Learn from one batch.
+
+        Returns:
+            The loss (0-d) and the predictions, on the device; nothing waits for it.
+        """
+        network, loss, fused = self.network_and_loss()
+        predictions, backward = network.run(self.prepare(x), training=True)
+        targets = self.prepare_targets(y)
+        value, gradient = loss.compute(targets, predictions, self.prepare_targets(sample_weight))
+        backward(gradient, input_gradient=False)
+        value = value + self.add_penalties()
+        parameters = self.trainable_parameters
+        self.require_compiled()[1].step(parameters)
+        return value, engine_for(predictions).softmax(predictions) if fused else predictions
+
+    def test_step(self, x: Any, y: Any, sample_weight: Any = None) -> tuple[Array, Array]:
+        """Evaluate one batch; returns as :meth:`train_step`."""
+        network, loss, fused = self.network_and_loss()
+        predictions = network.infer(self.prepare(x))
+        targets = self.prepare_targets(y)
+        value = loss(targets, predictions, self.prepare_targets(sample_weight))
+        value = value + self.penalty()
+        return value, engine_for(predictions).softmax(predictions) if fused else predictions
+
+    def network_and_loss(self) -> tuple[Layer, losses.Loss, bool]:
+        """Return what is run and its loss; True if softmax and cross-entropy became one."""
+        loss, _ = self.require_compiled()
+        if loss.accepts_softmax_fusion:
+            logits = self.without_softmax()
+            if logits is not None:
+                return logits, loss.with_logits(), True
+        return self, loss, False
+
+    def penalty(self) -> Any:
+        """Return the sum of all regularizers' values, 0.0 if there are none."""
+        return sum(
+            (p.regularizer.value(p.value) for p in self.trainable_parameters if p.regularizer), 0.0
+        )
+
+    def add_penalties(self) -> Any:
+        """Add the regularizers' gradients to the parameters'; return their value."""
+        for parameter in self.trainable_parameters:
+            if parameter.regularizer is not None:
+                parameter.add_gradient(parameter.regularizer.gradient(parameter.value))
+        return self.penalty()
+
+    def train_on_batch(
+        self, x: Any, y: Any, sample_weight: Any = None, return_dict: bool = False
+    ) -> Any:
+        """Learn from one batch; returns as :meth:`evaluate`, for this batch alone.
+
+        Raises:
+            NotBuiltError: the model is not compiled.
+            ShapeError, InvalidArgumentError: inputs and targets do not fit.
+        """
+        return self._one_batch(self.train_step, x, y, sample_weight, return_dict)
+
+    def test_on_batch(
+        self, x: Any, y: Any, sample_weight: Any = None, return_dict: bool = False
+    ) -> Any:
+        """Evaluate one batch; returns as :meth:`evaluate`."""
+        return self._one_batch(self.test_step, x, y, sample_weight, return_dict)
+
+    def _one_batch(self, step: Any, x: Any, y: Any, sample_weight: Any, return_dict: bool) -> Any:
+        self.require_compiled()
+        (batch,) = make_batches(x, y, sample_weight, batch_size=2**62).epoch()
+        running = Running(self.metrics)
+        loss, predictions = step(*batch)
+        running.update(loss, predictions, batch)
+        return running.result(return_dict)
+
+    # --- many steps -------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: dict[int, float] | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int = 1,
+    ) -> History:
+        """Train for a number of epochs, as Keras's ``fit``.
+
+        Args:
+            x: inputs (N, ...) of any real dtype: arrays, Tensors, memory maps; or an iterable of
+                batches ``(x, y)`` or ``(x, y, sample_weight)``. Data stays in its dtype until a
+                batch is taken; no copy of the data set is made.
+            y: targets, with arrays.
+            batch_size: default 32. The last batch of an epoch may be shorter.
+            epochs: number of the epoch after the last; with ``initial_epoch`` the difference
+                is run.
+            verbose: 0 silent, 1 a progress bar, 2 a line an epoch; ``"auto"`` is 1 on a
+                terminal and 2 elsewhere.
+            callbacks: one or several of ``gpuconv.callbacks``.
+            validation_split: fraction of the LAST samples that is held out before shuffling.
+            validation_data: ``(x, y)`` or ``(x, y, sample_weight)``, or an iterable of batches.
+            shuffle: a new order each epoch, reproducible by ``gpuconv.set_seed``.
+            class_weight: class number -> weight of its samples' losses.
+            sample_weight: one number a sample.
+            initial_epoch: where to count from, to continue a run.
+            steps_per_epoch: batches an epoch, where not all.
+            validation_batch_size: default ``batch_size``.
+            validation_freq: validate after every so many epochs.
+
+        Returns:
+            History, with ``.history``, ``.epoch`` and ``.params``. The loss of an epoch is the
+            mean over its samples; validation keys begin with ``val_``.
+
+        Raises:
+            NotBuiltError: the model is not compiled.
+            ShapeError, DTypeError, InvalidArgumentError: before the first step: inputs,
+                targets and options that do not fit together, labels out of range, NaN in the
+                data.
+        """
+        from gpuconv.models.fitting import Fit
+
+        self.require_compiled()
+        return Fit(
+            self,
+            x,
+            y,
+            batch_size=32 if batch_size is None else batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            shuffle=shuffle,
+            class_weight=class_weight,
+            sample_weight=sample_weight,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            validation_batch_size=validation_batch_size,
+            validation_freq=validation_freq,
+        ).run()
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Return loss and metrics over a data set, each a mean over the samples.
+
+        Args:
+            x, y, batch_size, sample_weight, verbose, callbacks: as in :meth:`fit`.
+            steps: batches to look at, where not all.
+            return_dict: names and numbers instead of a list.
+
+        Returns:
+            The loss alone without metrics, else ``[loss, metric, ...]``.
+
+        Raises:
+            NotBuiltError: the model is not compiled.
+            ShapeError, DTypeError, InvalidArgumentError: as :meth:`fit`.
+        """
+        from gpuconv.models.fitting import evaluate
+
+        self.require_compiled()
+        batches = make_batches(x, y, sample_weight, 32 if batch_size is None else batch_size, steps)
+        return evaluate(self, batches, verbose, callbacks).result(return_dict)
+
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+    ) -> np.ndarray[Any, Any]:
+        """Return the outputs for many samples as one NumPy array.
+
+        Args:
+            x: inputs, or an iterable of batches (targets in it are ignored).
+            batch_size, verbose, steps, callbacks: as in :meth:`evaluate`.
+
+        Raises:
+            ShapeError, DTypeError, InvalidArgumentError: the inputs do not fit the model.
+        """
+        from gpuconv.models.fitting import predict
+
+        size = 32 if batch_size is None else batch_size
+        batches = make_batches(x, None, None, size, steps, targets=False)
+        return predict(self, batches, verbose, callbacks)
+
+    def predict_on_batch(self, x: Any) -> np.ndarray[Any, Any]:
+        """Return the outputs for one batch as a NumPy array."""
+        (batch,) = make_batches(x, None, None, 2**62, targets=False).epoch()
+        return to_numpy(self.infer(self.prepare(batch[0])))
+
+    # --- looking and keeping ----------------------------------------------------------
+
+    def summary(
+        self,
+        line_length: int | None = None,
+        style: str = "table",
+        print_fn: Any = None,
+    ) -> None:
+        """Print layers, output shapes and numbers of parameters.
+
+        Args:
+            line_length: width in characters; None is the terminal's.
+            style: ``"table"``, or ``"classic"`` for Keras 2's lines.
+            print_fn: called with the text instead of printing it.
+
+        Raises:
+            NotBuiltError: the model has not seen an input shape.
+        """
+        from gpuconv.models.summary import summary_text
+
+        text = summary_text(self, line_length, one_style(style))
+        (print_fn or print)(text)
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        overwrite: bool = True,
+        progress: Mapping[str, Any] | None = None,
+        include_optimizer: bool = True,
+    ) -> None:
+        """Write configuration, weights and optimizer state as one safetensors file.
+
+        The file is complete or not there at all: it is written aside and moved into place.
+
+        Args:
+            path: file to write, by custom ``*.safetensors``.
+            overwrite: False refuses to replace a file.
+            progress: plain data and NumPy arrays to keep with it, such as the epoch;
+                :meth:`restore` returns it.
+            include_optimizer: False leaves out how the model is trained: optimizer and its
+                state, loss, metrics.
+
+        Raises:
+            NotBuiltError: the model has no weights yet.
+            FileExistsError: the file is there and ``overwrite`` is False.
+        """
+        from gpuconv.models.saving import save_model
+
+        save_model(self, path, overwrite, progress, include_optimizer)
+
+    def restore(self, path: str | os.PathLike[str]) -> dict[str, Any]:
+        """Take weights, optimizer state and random streams from a file that :meth:`save` wrote.
+
+        Returns:
+            The progress that was saved with it, or an empty dict.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            FileFormatError: damaged, foreign, or of another model; this one is then unchanged.
+        """
+        from gpuconv.models.saving import restore_model
+
+        return restore_model(self, path)
+
+
+def one_style(style: str) -> str:
+    """Check the style of a summary.
+
+    Raises:
+        InvalidArgumentError: neither ``"table"`` nor ``"classic"``.
+    """
+    if style not in ("table", "classic"):
+        raise InvalidArgumentError(f"style must be 'table' or 'classic'. Received: {style!r}")
+    return style
+
+
+def _as_metrics(given: Any) -> list[metrics.Metric]:
+    if given is None:
+        return []
+    several: Sequence[Any] = given if isinstance(given, (list, tuple)) else [given]
+    made = [metrics.get(metric) for metric in several]
+    names = [metric.name for metric in made]
+    for name in names:
+        if name == "loss" or names.count(name) > 1:
+            raise InvalidArgumentError(
+                f"metrics must have different names, and none 'loss'. Received: {names}"
+            )
+    return made

@@ -1,0 +1,175 @@
+"""A model as one safetensors file: configuration, weights, optimizer state, random streams.
+
+The file holds arrays and JSON, nothing that is executed when it is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpuconv import layers, losses, metrics, optimizers
+from gpuconv.backends.arrays import array_module, to_numpy
+from gpuconv.errors import FileFormatError, GpuconvError, NotBuiltError
+from gpuconv.io import pack, read_model_file, unpack, write_model_file
+from gpuconv.models.model import Model
+from gpuconv.random import SeedStream
+
+_WEIGHTS, _OPTIMIZER, _PROGRESS = "weights/", "optimizer/", "progress/"
+
+
+def save_model(
+    model: Model,
+    path: str | os.PathLike[str],
+    overwrite: bool = True,
+    progress: Mapping[str, Any] | None = None,
+    include_optimizer: bool = True,
+) -> None:
+    """Write a model; see ``Model.save``.
+
+    Args:
+        model: a built model.
+        path: the file.
+        overwrite: whether a file of this name may be replaced.
+        progress: plain data and NumPy arrays to be kept with it, such as the epoch.
+        include_optimizer: whether optimizer, its state, loss and metrics are kept too.
+
+    Raises:
+        NotBuiltError: the model has no weights yet.
+        FileExistsError: the file is there and ``overwrite`` is False.
+    """
+    if not model.built:
+        raise NotBuiltError(f"{model.name} has no weights to save: build it or call it first")
+    if not overwrite and Path(path).exists():
+        raise FileExistsError(
+            f"expected to write a new file; there is one already. Received: {path}"
+        )
+    tensors = {_WEIGHTS + name: to_numpy(array) for name, array in model.state().items()}
+    compiled = None
+    if model.optimizer is not None and include_optimizer:
+        state = model.optimizer.state_dict(model.parameters)
+        tensors.update({_OPTIMIZER + name: to_numpy(array) for name, array in state.items()})
+        compiled = {
+            "optimizer": optimizers.serialize(model.optimizer),
+            "loss": None if model.loss is None else losses.serialize(model.loss),
+            "metrics": [metrics.serialize(metric) for metric in model.metrics],
+        }
+    kept, arrays = pack(progress, _PROGRESS)
+    tensors.update(arrays)
+    configuration = {
+        "model": layers.serialize(model),
+        "input_shape": list(model.built_shape or ()),
+        "compiled": compiled,
+        "streams": {name: list(stream.state) for name, stream in _streams(model).items()},
+        "progress": kept,
+    }
+    write_model_file(path, tensors, configuration)
+
+
+def load_model(path: str | os.PathLike[str], backend: str | None = None) -> Model:
+    """Read a model that ``model.save`` wrote; it predicts, evaluates and trains on as before.
+
+    Args:
+        path: the file.
+        backend: device for it; None: what is in force.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileFormatError: damaged, truncated, foreign, or with a layer that is not known here
+            (register your own with ``gpuconv.layers.register`` first).
+        BackendUnavailableError: the backend that was named cannot run here.
+    """
+    from gpuconv.backends.selection import resolve_device
+
+    device = resolve_device(backend)[0]
+    configuration, tensors = read_model_file(path)
+    try:
+        model = layers.deserialize(configuration["model"])
+        if not isinstance(model, Model):
+            raise TypeError(f"a {type(model).__name__} is a layer, not a model")
+        model.backend = device
+        model.ensure_built(tuple(configuration["input_shape"]))
+        compiled = configuration["compiled"]
+        if compiled is not None:
+            model.compile(compiled["optimizer"], compiled["loss"], compiled["metrics"])
+    except (GpuconvError, KeyError, TypeError, AttributeError) as error:
+        raise FileFormatError(
+            f"the configuration in the file does not describe a model: {error}. Received: {path}"
+        ) from error
+    _restore(model, configuration, tensors, path)
+    return model
+
+
+def restore_model(model: Model, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Put weights, optimizer state and random streams from a file into an existing model.
+
+    Returns:
+        The progress that was saved with it, or an empty dict.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileFormatError: damaged or foreign, or of a model with other layers; the model is then
+            unchanged.
+    """
+    configuration, tensors = read_model_file(path)
+    try:
+        model.ensure_built(tuple(configuration["input_shape"]))
+    except (GpuconvError, KeyError, TypeError) as error:
+        raise FileFormatError(
+            f"the file was saved from a model with other inputs: {error}. Received: {path}"
+        ) from error
+    _restore(model, configuration, tensors, path)
+    progress: dict[str, Any] = unpack(configuration.get("progress") or {}, tensors)
+    return progress
+
+
+def _restore(
+    model: Model,
+    configuration: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray[Any, Any]],
+    path: str | os.PathLike[str],
+) -> None:
+    """Check everything, then overwrite."""
+    stored = _below(tensors, _WEIGHTS)
+    targets = model.state()
+    wrong = [f"{name} is missing" for name in targets if name not in stored]
+    wrong += [f"{name} is not in the model" for name in stored if name not in targets]
+    wrong += [
+        f"{name} has the shape {stored[name].shape}, the model needs {tuple(target.shape)}"
+        for name, target in targets.items()
+        if name in stored and tuple(stored[name].shape) != tuple(target.shape)
+    ]
+    if wrong:
+        raise FileFormatError(
+            f"the weights do not belong to this model: {'; '.join(wrong[:5])}"
+            f"{' ...' if len(wrong) > 5 else ''}. Received: {path}"
+        )
+    slots = _below(tensors, _OPTIMIZER)
+    if model.optimizer is not None and configuration.get("compiled") is not None:
+        model.optimizer.load_state_dict(slots, model.parameters)
+    for name, target in targets.items():
+        target[...] = array_module(target).asarray(stored[name], dtype=target.dtype)
+    if "shuffle" in configuration.get("streams", {}) and model.shuffle_stream is None:
+        model.shuffle_stream = SeedStream(0)
+    for name, stream in _streams(model).items():
+        if name in configuration.get("streams", {}):
+            stream.state = tuple(configuration["streams"][name])
+
+
+def _below(
+    tensors: Mapping[str, np.ndarray[Any, Any]], prefix: str
+) -> dict[str, np.ndarray[Any, Any]]:
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _streams(model: Model) -> dict[str, SeedStream]:
+    """The random streams of the model by name: the shuffle's and each dropout's."""
+    streams: dict[str, SeedStream] = {}
+    if model.shuffle_stream is not None:
+        streams["shuffle"] = model.shuffle_stream
+    streams.update({f"layers/{k}": s for k, s in model.random_streams().items()})
+    return streams

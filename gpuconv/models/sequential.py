@@ -1,0 +1,242 @@
+"""Layers one after another."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpuconv import layers as layer_registry
+from gpuconv.configurable import snake_case
+from gpuconv.errors import InvalidArgumentError, NotBuiltError, suggestion
+from gpuconv.layers.base import Backward, Layer
+from gpuconv.models.model import Model
+
+
+class Sequential(Model):
+    """A stack of layers, itself a layer, trained with Keras's words.
+
+    Args:
+        layers: the layers, first to last; more with :meth:`add`. A first layer with
+            ``input_shape`` builds the model at once, else the first data do.
+        backend: device to compute on; None: what is in force when the model is built.
+        name, trainable: as for every layer.
+
+    The dtype is that of the layers, which must have one in common; layers with ``dtype=None``
+    go with any.
+
+    Raises:
+        InvalidArgumentError: something that is not a layer, a name twice, or two dtypes.
+        BackendUnavailableError: the backend that was named cannot run here.
+    """
+
+    def __init__(
+        self, layers: Sequence[Layer] | None = None, *, backend: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(backend=backend, **kwargs)
+        self.layers: list[Layer] = []
+        for layer in layers or ():
+            self.add(layer)
+
+    # --- the stack --------------------------------------------------------------------
+
+    def add(self, layer: Layer) -> None:
+        """Put a layer on top.
+
+        Raises:
+            InvalidArgumentError: not a layer, a name twice, or another dtype.
+            ShapeError: the layer cannot take what the one below gives.
+        """
+        self._check_new(layer)
+        if not layer.named_by_user:
+            layer.name = self._next_name(layer)
+        if self.built:
+            shape = self.compute_output_shape(self.built_shape)
+            layer.check_input_shape(shape)
+            layer.compute_output_shape(shape)  # an error leaves the model as it was
+        self.layers.append(layer)
+        self.dtype = next((each.dtype for each in self.layers if each.dtype), None)
+        if not self._trainable:
+            layer.trainable = False
+        if self.built:
+            self._place(layer)
+            layer.ensure_built(shape)
+            self.name_parameters(self.name)
+        elif self.first_input_shape is not None:
+            self.ensure_built((None, *self.first_input_shape))
+
+    def pop(self) -> Layer:
+        """Take the top layer off and return it.
+
+        Raises:
+            InvalidArgumentError: there is none.
+        """
+        if not self.layers:
+            raise InvalidArgumentError(f"{self.name} has no layer to take off")
+        layer = self.layers.pop()
+        if not self.layers:
+            self.built_shape = None
+        return layer
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """Return a layer by its name or its position.
+
+        Raises:
+            InvalidArgumentError: neither or both given, or there is no such layer.
+        """
+        if (name is None) == (index is None):
+            raise InvalidArgumentError("give either the name or the index of a layer")
+        if index is not None:
+            if not -len(self.layers) <= index < len(self.layers):
+                raise InvalidArgumentError(
+                    f"{self.name} has {len(self.layers)} layers. Received: index {index}"
+                )
+            return self.layers[index]
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        names = [layer.name for layer in self.layers]
+        raise InvalidArgumentError(
+            f"{self.name} has the layers {', '.join(names)}.{suggestion(str(name), names)} "
+            f"Received: {name!r}"
+        )
+
+    @property
+    def sublayers(self) -> Sequence[Layer]:
+        return self.layers
+
+    @property
+    def first_input_shape(self) -> tuple[Any, ...] | None:
+        """The ``input_shape`` of the first layer, or of this one, if either was given."""
+        if self.input_shape is not None:
+            return self.input_shape
+        if not self.layers:
+            return None
+        first = self.layers[0]
+        return first.first_input_shape if isinstance(first, Sequential) else first.input_shape
+
+    @property
+    def output_shape(self) -> Any:
+        """Shape of the output, the batch None.
+
+        Raises:
+            NotBuiltError: no input shape is known yet.
+        """
+        if not self.built:
+            raise NotBuiltError(f"{self.name} has no output shape yet: build it or call it first")
+        return self.compute_output_shape(self.built_shape)
+
+    def _check_new(self, layer: Any) -> None:
+        if not isinstance(layer, Layer):
+            raise InvalidArgumentError(
+                f"expected a layer, such as gpuconv.layers.Dense(10). Received: {layer!r}"
+            )
+        if layer.several_inputs:
+            raise InvalidArgumentError(
+                f"{type(layer).__name__} takes several inputs, which a Sequential cannot give it. "
+                f"Received: {layer.name}"
+            )
+        if layer is self or any(layer is other for other in self.walk()):
+            raise InvalidArgumentError(
+                f"a layer can stand in a Sequential once. Received: {layer.name} again"
+            )
+        if layer.named_by_user and layer.name in {other.name for other in self.layers}:
+            raise InvalidArgumentError(
+                f"layers of a model need different names. Received: {layer.name!r} twice"
+            )
+        if self.layers and layer.dtype and self.dtype and layer.dtype != self.dtype:
+            raise InvalidArgumentError(
+                f"all layers of a Sequential have one dtype, here {self.dtype}. "
+                f"Received: {layer.name} with {layer.dtype}"
+            )
+
+    def _next_name(self, layer: Layer) -> str:
+        stem = snake_case(type(layer).__name__)
+        used = {other.name for other in self.layers}
+        count = Counter(snake_case(type(other).__name__) for other in self.layers)[stem]
+        while (name := f"{stem}_{count}" if count else stem) in used:
+            count += 1
+        return name
+
+    # --- as a layer -------------------------------------------------------------------
+
+    def check_input_shape(self, shape: Any) -> None:
+        if not self.layers:
+            raise NotBuiltError(f"{self.name} has no layers: add some first")
+        self.layers[0].check_input_shape(shape)
+        if self.built and tuple(shape[1:]) != tuple(self.built_shape[1:]):  # type: ignore[index]
+            self.compute_output_shape(shape)  # other extents: do the layers above take them too?
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        for layer in self.layers:
+            layer.check_input_shape(input_shape)  # a layer may have been built before it came here
+            input_shape = layer.compute_output_shape(input_shape)
+        return input_shape
+
+    def build(self, input_shape: Any) -> None:
+        for layer in self.layers:
+            self._place(layer)
+            layer.ensure_built(input_shape)
+            input_shape = layer.compute_output_shape(input_shape)
+
+    def _place(self, layer: Layer) -> None:
+        layer.to(self.backend or "cpu")
+
+    def run(self, x: Any, training: bool) -> tuple[Any, Backward]:
+        closures = []
+        for layer in self.layers:
+            x, closure = layer.run(x, training)
+            closures.append(closure)
+
+        def backward(dy: Any, input_gradient: bool = True) -> Any:
+            # Below the lowest layer that learns nobody needs a gradient.
+            lowest = 0 if input_gradient else self._lowest_trainable()
+            for index in range(len(closures) - 1, lowest - 1, -1):
+                dy = closures[index](dy, input_gradient or index > lowest)
+            return dy if input_gradient else None
+
+        return x, backward
+
+    def infer(self, x: Any) -> Any:
+        for layer in self.layers:
+            x = layer.infer(x)
+        return x
+
+    def _lowest_trainable(self) -> int:
+        for index, layer in enumerate(self.layers):
+            if layer.has_trainable:
+                return index
+        return len(self.layers)
+
+    def without_softmax(self) -> Layer | None:
+        logits = self.layers[-1].without_softmax() if self.layers else None
+        if logits is None:
+            return None
+        twin = copy.copy(self)
+        twin.layers = [*self.layers[:-1], logits]
+        return twin
+
+    # --- configuration ----------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """Return name, settings and the layers' configurations."""
+        return {
+            "name": self.name,
+            "trainable": self._trainable,
+            "input_shape": None if self.input_shape is None else list(self.input_shape),
+            "layers": [layer_registry.serialize(layer) for layer in self.layers],
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Sequential:
+        """Build an equal, untrained model from :meth:`get_config`'s dict."""
+        settings = dict(config)
+        built = [layer_registry.deserialize(entry) for entry in settings.pop("layers")]
+        trainable = settings.pop("trainable", True)
+        model = cls(built, **settings)
+        model._trainable = trainable  # each layer brought its own setting
+        return model
+
+
+layer_registry.register(Sequential)

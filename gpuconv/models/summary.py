@@ -1,0 +1,132 @@
+"""The table that ``model.summary()`` prints, in two styles, at any width."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuconv.errors import NotBuiltError
+from gpuconv.layers.base import Layer
+
+if TYPE_CHECKING:
+    from gpuconv.models.model import Model
+
+Row = tuple[str, str, str]
+
+
+def summary_text(model: Model, line_length: int | None, style: str) -> str:
+    """Return the summary as text; see ``Model.summary``.
+
+    Raises:
+        NotBuiltError: the model has not seen an input shape.
+    """
+    if not model.built:
+        raise NotBuiltError(
+            f"{model.name} has no shapes yet: give the first layer an input_shape, call "
+            f"build((None, ...)), or call the model on data first"
+        )
+    rows = _rows(model)
+    totals = _totals(model)
+    if style == "classic":
+        return _classic(model, rows, totals, line_length or 65)
+    return _table(model, rows, totals, line_length or shutil.get_terminal_size((80, 24)).columns)
+
+
+def _rows(model: Model) -> list[Row]:
+    rows, shape = [], model.built_shape
+    for layer in model.sublayers:
+        shape = layer.compute_output_shape(shape)
+        label = f"{layer.name} ({type(layer).__name__})"
+        rows.append((label, str(tuple(shape)), f"{layer.count_params():,}"))
+    return rows
+
+
+def _totals(model: Model) -> list[tuple[str, int, int]]:
+    """(name, numbers, bytes) of all, trainable and other arrays."""
+    trainable = {id(p.value): p.value for p in model.trainable_parameters}
+    everything = {id(a): a for a in model.state().values()}
+    counts = [
+        (sum(int(np.prod(a.shape)) for a in arrays), sum(int(a.nbytes) for a in arrays))
+        for arrays in (everything.values(), trainable.values())
+    ]
+    (total, total_bytes), (learnt, learnt_bytes) = counts
+    return [
+        ("Total params", total, total_bytes),
+        ("Trainable params", learnt, learnt_bytes),
+        ("Non-trainable params", total - learnt, total_bytes - learnt_bytes),
+    ]
+
+
+def size_words(count: int) -> str:
+    """Return bytes as Keras writes them: ``478.79 KB``."""
+    if count < 1024:
+        return f"{count:.2f} B"
+    value = float(count)
+    for unit in ("KB", "MB", "GB", "TB"):
+        value /= 1024
+        if value < 1024 or unit == "TB":
+            break
+    return f"{value:.2f} {unit}"
+
+
+def _table(model: Model, rows: list[Row], totals: list[tuple[str, int, int]], width: int) -> str:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SQUARE, show_lines=False, expand=False)
+    table.add_column("Layer (type)", overflow="fold")
+    table.add_column("Output shape", overflow="fold")
+    table.add_column("Params", justify="right", overflow="fold")
+    for row, layer in zip(rows, model.sublayers, strict=True):
+        table.add_row(*map(_escape, row), style="dim" if _frozen(layer) else None)
+    out = io.StringIO()
+    console = Console(file=out, width=max(width, 24), color_system=None, highlight=False)
+    console.print(f'Model: "{model.name}"')
+    console.print(table)
+    for name, numbers, size in totals:
+        console.print(f" {name}: {numbers:,} ({size_words(size)})")
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip("\n").split("\n"))
+
+
+def _escape(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(text)
+
+
+def _frozen(layer: Layer) -> bool:
+    return bool(layer.parameters) and not layer.has_trainable
+
+
+def _classic(model: Model, rows: list[Row], totals: list[tuple[str, int, int]], width: int) -> str:
+    """Keras 2's lines: columns end at 45 %, 85 % and 100 % of the width."""
+    ends = (int(width * 0.45), int(width * 0.85), width)
+
+    def line(cells: Row) -> str:
+        # A cell that is too long goes on in the next line instead of being cut.
+        starts = (0, ends[0], ends[1])
+        widths = [max(e - s - 1, 4) for s, e in zip(starts, ends, strict=True)]
+        pieces = [
+            [cell[i : i + w] for i in range(0, len(cell), w)] or [""]
+            for cell, w in zip(cells, widths, strict=True)
+        ]
+        lines = []
+        for number in range(max(map(len, pieces))):
+            text = ""
+            for start, piece in zip(starts, pieces, strict=True):
+                text = text.ljust(start) + (piece[number] if number < len(piece) else "")
+            lines.append(text.rstrip())
+        return "\n".join(lines)
+
+    body = [f'Model: "{model.name}"', "_" * width]
+    body += [line(("Layer (type)", "Output Shape", "Param #")), "=" * width]
+    for number, (label, shape, count) in enumerate(rows):
+        body.append(line((label, shape, count.replace(",", ""))))
+        body.append(("=" if number == len(rows) - 1 else " ") * width)
+    body = [text.rstrip() for text in body]
+    body += [f"{name}: {numbers:,} ({size_words(size)})" for name, numbers, size in totals]
+    return "\n".join([*body, "_" * width])
