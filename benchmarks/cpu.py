@@ -1,0 +1,275 @@
+"""Convolution layers and a training step on the CPU, beside PyTorch where it is installed.
+
+    python benchmarks/cpu.py                 # ResNet-50's layers at batch 8, the seed network
+    python benchmarks/cpu.py --quick         # four layers, few rounds
+    python benchmarks/cpu.py --out results   # keep table, JSON and picture
+
+Candidates run in turns in one process (see timing.py). Results are compared with PyTorch's before
+anything is timed. PyTorch runs in its better memory format for each layer; both are in the JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "kernels"))
+
+from machine import provenance
+from shapes import RESNET50, ConvShape
+from timing import Timing, interleaved
+
+import gpuconv as gc
+from gpuconv.backends.cpu_probe import usable_cores
+from gpuconv.zoo import seed_network
+
+OPERATIONS = ("forward", "backward_input", "backward_weight")
+QUICK = ("3x3 64-64 @56", "3x3 512-512 @7", "1x1 256-64 @56", "1x1/2 256-512 @56")
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--batch", type=int, default=8, help="default 8")
+    parser.add_argument("--rounds", type=int, default=15, help="at most, default 15")
+    parser.add_argument("--quick", action="store_true", help="four layers, five rounds")
+    parser.add_argument("--out", type=Path, help="folder for table, JSON and picture")
+    options = parser.parse_args()
+    rounds = 5 if options.quick else options.rounds
+    layers = [s for s in RESNET50 if not options.quick or s.name in QUICK]
+    torch = _torch()
+    lines: list[str] = []
+
+    def say(line: str = "") -> None:
+        lines.append(line)
+        print(line, flush=True)
+
+    where = provenance()
+    say(f"{where['processor']}, {where['cores']} cores; versions {where['versions']}")
+    if torch is None:
+        say("PyTorch is not installed: gpuconv alone is timed.")
+    blas = _blas_rate()
+    say(f"BLAS: {blas:.0f} GFLOP/s in a 2048 x 2048 matrix product (best of 10)")
+    say()
+    say(
+        f"{'layer, batch ' + str(options.batch):<22}{'operation':<17}{'ms':>8}{'GFLOP/s':>9}"
+        f"{'of BLAS':>9}{'PyTorch ms':>12}{'ratio':>7}"
+    )
+    results = []
+    for shape in layers:
+        for operation in OPERATIONS:
+            row = time_layer(shape, operation, options.batch, rounds, torch)
+            row["of_blas"] = row["gflops"] / blas
+            results.append(row)
+            say(_line(row))
+    say()
+    for operation in OPERATIONS:
+        say(_summary(operation, results))
+    say()
+    steps = [time_training_step(batch, rounds, torch) for batch in (32, 128)]
+    for step in steps:
+        rival = ""
+        if "ratio" in step:
+            rival = f"; PyTorch {step['torch_ms']:.1f} ms (contiguous), ratio {step['ratio']:.2f}"
+        say(f"seed network, training step at batch {step['batch']}: {step['ms']:.1f} ms{rival}")
+    if options.out is not None:
+        keep(options.out, where, blas, results, steps, lines)
+
+
+def time_layer(
+    shape: ConvShape, operation: str, batch: int, rounds: int, torch: Any
+) -> dict[str, Any]:
+    """Time one operation of one layer; ratio is gpuconv's time by PyTorch's better one."""
+    ours, rivals, check = _candidates(shape, operation, batch, torch)
+    check()
+    timings = interleaved({"gpuconv": ours, **rivals}, rounds)
+    flops = shape.flops(batch)
+    row: dict[str, Any] = {
+        "layer": shape.name,
+        "operation": operation,
+        "batch": batch,
+        "ms": timings["gpuconv"].minimum * 1e3,
+        "median_ms": timings["gpuconv"].median * 1e3,
+        "gflops": flops / timings["gpuconv"].minimum / 1e9,
+        "rounds": timings["gpuconv"].rounds,
+    }
+    if rivals:
+        best: Timing = min((timings[name] for name in rivals), key=lambda t: t.minimum)
+        row["torch_ms"] = best.minimum * 1e3
+        row["ratio"] = timings["gpuconv"].minimum / best.minimum
+        row["torch_by_format_ms"] = {n: timings[n].minimum * 1e3 for n in rivals}
+    return row
+
+
+def _candidates(
+    shape: ConvShape, operation: str, batch: int, torch: Any
+) -> tuple[Callable[[], Any], dict[str, Callable[[], Any]], Callable[[], None]]:
+    rng = np.random.default_rng(0)
+
+    def normal(*extents: int) -> np.ndarray[Any, Any]:
+        return rng.standard_normal(extents, dtype="float32")
+
+    x = normal(batch, shape.extent, shape.extent, shape.channels)
+    w = normal(shape.kernel, shape.kernel, shape.channels, shape.filters)
+    dy = normal(batch, shape.output, shape.output, shape.filters)
+    words = {"stride": shape.stride, "padding": shape.pad}
+    ours: dict[str, Callable[[], Any]] = {
+        "forward": lambda: gc.ops.conv2d(x, w, **words),
+        "backward_input": lambda: gc.ops.conv2d_backward_input(dy, w, x.shape, **words),
+        "backward_weight": lambda: gc.ops.conv2d_backward_weight(dy, x, w.shape, **words),
+    }
+    if torch is None:
+        return ours[operation], {}, lambda: None
+    rivals = {}
+    for name, memory in (
+        ("contiguous", torch.contiguous_format),
+        ("channels_last", torch.channels_last),
+    ):
+        tx = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).contiguous(memory_format=memory)
+        tw = torch.from_numpy(w.transpose(3, 2, 0, 1).copy()).contiguous(memory_format=memory)
+        tdy = torch.from_numpy(dy.transpose(0, 3, 1, 2).copy()).contiguous(memory_format=memory)
+        rivals[name] = _torch_operation(torch, operation, tx, tw, tdy, words)
+
+    def check() -> None:
+        actual = ours[operation]()
+        expected = rivals["contiguous"]().numpy()
+        order = (2, 3, 1, 0) if operation == "backward_weight" else (0, 2, 3, 1)
+        expected = expected.transpose(order)
+        error = np.abs(actual - expected).max() / np.abs(expected).max()
+        if not error < 1e-4:
+            raise SystemExit(f"{shape.name} {operation}: differs from PyTorch by {error:.1e}")
+
+    return ours[operation], rivals, check
+
+
+def _torch_operation(
+    torch: Any, operation: str, x: Any, w: Any, dy: Any, words: dict[str, int]
+) -> Callable[[], Any]:
+    stride, pad = [words["stride"]] * 2, [words["padding"]] * 2
+    if operation == "forward":
+
+        def run() -> Any:
+            with torch.no_grad():
+                return torch.nn.functional.conv2d(x, w, None, stride, pad)
+
+        return run
+    mask = [operation == "backward_input", operation == "backward_weight", False]
+    position = mask.index(True)
+
+    def backward() -> Any:
+        return torch.ops.aten.convolution_backward(
+            dy, x, w, None, stride, pad, [1, 1], False, [0, 0], 1, mask
+        )[position]
+
+    return backward
+
+
+def time_training_step(batch: int, rounds: int, torch: Any) -> dict[str, Any]:
+    """Time a whole training step (forward, backward, Adam) of the seed network."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, 32, 32, 3), dtype="float32")
+    y = rng.integers(0, 10, batch)
+    gc.set_seed(0)
+    model = seed_network()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    candidates: dict[str, Callable[[], Any]] = {"gpuconv": lambda: model.train_step(x, y)}
+    if torch is not None:
+        candidates["torch"] = _torch_step(torch, x, y)
+    timings = interleaved(candidates, rounds, budget=6.0)
+    step: dict[str, Any] = {"batch": batch, "ms": timings["gpuconv"].minimum * 1e3}
+    if torch is not None:
+        step["torch_ms"] = timings["torch"].minimum * 1e3
+        step["ratio"] = timings["gpuconv"].minimum / timings["torch"].minimum
+    return step
+
+
+def _torch_step(torch: Any, x: Any, y: Any) -> Callable[[], Any]:
+    nn = torch.nn
+    net = nn.Sequential(
+        nn.Conv2d(3, 32, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten(),
+        nn.Linear(1024, 64), nn.ReLU(), nn.Linear(64, 10),
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(net.parameters())
+    loss = nn.CrossEntropyLoss()
+    tx = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+    ty = torch.from_numpy(y)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss(net(tx), ty).backward()
+        optimizer.step()
+
+    return step
+
+
+def keep(
+    folder: Path,
+    where: dict[str, Any],
+    blas: float,
+    results: list[dict[str, Any]],
+    steps: list[dict[str, Any]],
+    lines: list[str],
+) -> None:
+    """Write the table, the JSON and, with Matplotlib, the picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {**where, "blas_gflops": blas, "layers": results, "training_steps": steps}
+    (folder / "cpu.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (folder / "cpu.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if importlib.util.find_spec("matplotlib") is None:
+        print("The picture needs Matplotlib: python -m pip install 'gpuconv[plot]'")
+        return
+    from picture import draw_layers
+
+    draw_layers(results, blas, folder / "cpu.png")
+
+
+def _line(row: dict[str, Any]) -> str:
+    rival = f"{row['torch_ms']:>12.2f}{row['ratio']:>7.2f}" if "ratio" in row else ""
+    return (
+        f"{row['layer']:<22}{row['operation']:<17}{row['ms']:>8.2f}{row['gflops']:>9.0f}"
+        f"{row['of_blas']:>9.0%}{rival}"
+    )
+
+
+def _summary(operation: str, results: list[dict[str, Any]]) -> str:
+    rows = [r for r in results if r["operation"] == operation]
+    threes = [r["of_blas"] for r in rows if r["layer"].startswith("3x3 ")]
+    text = f"{operation:<17} 3x3 stride 1 layers: {_geomean(threes):.0%} of BLAS (geometric mean)"
+    if "ratio" in rows[0]:
+        text += f"; time ratio to PyTorch, all layers: {_geomean([r['ratio'] for r in rows]):.2f}"
+    return text
+
+
+def _geomean(values: list[float]) -> float:
+    return math.exp(sum(math.log(v) for v in values) / len(values)) if values else math.nan
+
+
+def _blas_rate() -> float:
+    a = np.random.default_rng(0).standard_normal((2048, 2048), dtype="float32")
+    timing = interleaved({"gemm": lambda: a @ a}, rounds=10, budget=20.0)["gemm"]
+    return 2 * 2048**3 / timing.minimum / 1e9
+
+
+def _torch() -> Any:
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    torch.set_num_threads(usable_cores())
+    return torch
+
+
+if __name__ == "__main__":
+    main()
