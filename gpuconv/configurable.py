@@ -17,18 +17,23 @@ from gpuconv.errors import InvalidArgumentError, UnknownArgumentError, suggestio
 T = TypeVar("T")
 C = TypeVar("C", bound="Configurable")
 
-_OTHER_WORDS = {
-    "lr": "learning_rate",
-    "beta1": "beta_1",
-    "beta2": "beta_2",
-    "betas": "beta_1",
-    "eps": "epsilon",
-    "alpha": "rho",
-    "clip_norm": "clipnorm",
-    "clip_value": "clipvalue",
-    "std": "stddev",
-    "low": "minval",
-    "high": "maxval",
+_OTHER_WORDS: dict[str, tuple[str, ...]] = {
+    "lr": ("learning_rate",),
+    "beta1": ("beta_1",),
+    "beta2": ("beta_2",),
+    "betas": ("beta_1",),
+    "eps": ("epsilon",),
+    "alpha": ("negative_slope", "rho"),
+    "clip_norm": ("clipnorm",),
+    "clip_value": ("clipvalue",),
+    "std": ("stddev",),
+    "low": ("minval",),
+    "high": ("maxval",),
+    "out_channels": ("filters",),
+    "out_features": ("units",),
+    "p": ("rate",),
+    "dilation": ("dilation_rate",),
+    "bias": ("use_bias",),
 }
 """Words of other libraries that are not spelled like ours."""
 
@@ -61,8 +66,8 @@ def refuse_unknown(cls: type, given: Mapping[str, Any]) -> None:
     for word in given:
         if word in known:
             continue
-        other = _OTHER_WORDS.get(word)
-        hint = f" Did you mean {other!r}?" if other in known else suggestion(word, known)
+        others = [other for other in _OTHER_WORDS.get(word, ()) if other in known]
+        hint = f" Did you mean {others[0]!r}?" if others else suggestion(word, known)
         raise UnknownArgumentError(
             f"{cls.__name__} has no argument {word!r}; it has {', '.join(known) or 'none'}.{hint} "
             f"Received: {word}={given[word]!r}"

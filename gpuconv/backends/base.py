@@ -286,7 +286,12 @@ class Engine(ABC):
         epsilon_inside_root: bool,
     ) -> None:
         """Modify ``value``, ``mean_square`` and, where given, ``mean_gradient`` (centered) and
-        ``velocity`` (momentum)."""
+        ``velocity`` (momentum).
+
+        With ``epsilon_inside_root`` (Keras) the velocity includes the learning rate; without it
+        (PyTorch) the rate multiplies the velocity when that is applied, which differs when the
+        rate changes.
+        """
 
     @abstractmethod
     def adagrad_update(

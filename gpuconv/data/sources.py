@@ -10,7 +10,7 @@ import numpy as np
 from gpuconv.backends.arrays import array_module, is_array
 from gpuconv.containers import unwrap
 from gpuconv.errors import DTypeError, GpuconvError, InvalidArgumentError, ShapeError
-from gpuconv.tensor import Tensor
+from gpuconv.tensors import Tensor
 
 if TYPE_CHECKING:
     from gpuconv.backends.base import Array

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from gpuconv import initializers, regularizers
 from gpuconv.backends.base import Array
+from gpuconv.errors import ShapeError
 from gpuconv.geometry import as_int, as_tuple
 from gpuconv.layers.activated import Biased
 from gpuconv.layers.base import Backward, Shape
@@ -57,6 +58,8 @@ class DepthwiseBase(Spatial, Biased):
     def depthwise_problem(self, x_shape: Shape) -> ops.Convolution:
         """The grouped convolution for a canonical input shape; cached by that shape."""
         channels = x_shape[-1]
+        if channels < 1:  # it is the number of groups too
+            raise ShapeError(f"{self.name}: expected at least one channel. Received: {channels}")
         return ops.convolution(
             tuple(x_shape),
             (*self.kernel_size, 1, channels * self.depth_multiplier),

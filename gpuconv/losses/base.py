@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Backward = Callable[["Array"], "Array"]
 """Takes the gradient with respect to each sample's loss, returns the one for the outputs."""
 
+EPSILON = 1e-7
+"""Probabilities are kept this far from 0 and 1, as in Keras 3.15."""
+
 REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none")
 
 L = TypeVar("L", bound="Loss")

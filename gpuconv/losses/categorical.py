@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gpuconv.backends.arrays import array_module
 from gpuconv.dispatch import engine_for
-from gpuconv.losses.base import Backward, Loss
+from gpuconv.losses.base import EPSILON, Backward, Loss
 from gpuconv.losses.targets import (
     check_class_numbers,
     check_class_shape,
@@ -18,9 +18,6 @@ from gpuconv.losses.targets import (
 
 if TYPE_CHECKING:
     from gpuconv.backends.base import Array
-
-EPSILON = 1e-7
-"""Probabilities are kept this far from 0 and 1, as in Keras 3.15."""
 
 
 class _Crossentropy(Loss):

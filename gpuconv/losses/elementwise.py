@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING
 
 from gpuconv.backends.arrays import array_module
 from gpuconv.errors import InvalidArgumentError
-from gpuconv.losses.base import Backward, Loss
+from gpuconv.losses.base import EPSILON, Backward, Loss
 from gpuconv.losses.targets import check_fraction, common_shape, known_shape
 
 if TYPE_CHECKING:
     from gpuconv.backends.base import Array
-
-EPSILON = 1e-7
-"""Probabilities are kept this far from 0 and 1, as in Keras 3.15."""
 
 
 class ElementwiseLoss(Loss):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpuconv.losses.base import Loss
 from gpuconv.losses.categorical import CategoricalCrossentropy, SparseCategoricalCrossentropy
 from gpuconv.losses.elementwise import (
     BinaryCrossentropy,
@@ -19,7 +18,7 @@ from gpuconv.losses.elementwise import (
 
 def sparse_categorical_crossentropy(y_true: Any, y_pred: Any, from_logits: bool = False) -> Any:
     """``-log p[label]``: scores (N, ..., K), class numbers (N, ...) -> (N, ...)."""
-    return _each(SparseCategoricalCrossentropy(from_logits, reduction="none"), y_true, y_pred)
+    return SparseCategoricalCrossentropy(from_logits, reduction="none")(y_true, y_pred)
 
 
 def categorical_crossentropy(
@@ -27,7 +26,7 @@ def categorical_crossentropy(
 ) -> Any:
     """``-sum(labels * log p)``: both (N, ..., K) -> (N, ...)."""
     loss = CategoricalCrossentropy(from_logits, label_smoothing, reduction="none")
-    return _each(loss, y_true, y_pred)
+    return loss(y_true, y_pred)
 
 
 def binary_crossentropy(
@@ -35,23 +34,19 @@ def binary_crossentropy(
 ) -> Any:
     """Binary cross-entropy, the mean over the last axis: (N, ..., K) -> (N, ...)."""
     loss = BinaryCrossentropy(from_logits, label_smoothing, reduction="none")
-    return _each(loss, y_true, y_pred)
+    return loss(y_true, y_pred)
 
 
 def mean_squared_error(y_true: Any, y_pred: Any) -> Any:
     """``(y - t)^2``, the mean over the last axis: (N, ..., K) -> (N, ...)."""
-    return _each(MeanSquaredError(reduction="none"), y_true, y_pred)
+    return MeanSquaredError(reduction="none")(y_true, y_pred)
 
 
 def mean_absolute_error(y_true: Any, y_pred: Any) -> Any:
     """``|y - t|``, the mean over the last axis: (N, ..., K) -> (N, ...)."""
-    return _each(MeanAbsoluteError(reduction="none"), y_true, y_pred)
+    return MeanAbsoluteError(reduction="none")(y_true, y_pred)
 
 
 def huber(y_true: Any, y_pred: Any, delta: float = 1.0) -> Any:
     """Huber's loss, the mean over the last axis: (N, ..., K) -> (N, ...)."""
-    return _each(Huber(delta, reduction="none"), y_true, y_pred)
-
-
-def _each(loss: Loss, y_true: Any, y_pred: Any) -> Any:
-    return loss(y_true, y_pred)
+    return Huber(delta, reduction="none")(y_true, y_pred)

@@ -294,3 +294,13 @@ def test_bad_inputs_are_refused(case: LayerCase) -> None:
 def test_short_names(alias: str, rank: int) -> None:
     long = alias.replace("Avg", "Average").replace("Pool", "Pooling")
     assert getattr(layers, f"{alias}{rank}D") is getattr(layers, f"{long}{rank}D")
+
+
+@pytest.mark.parametrize("name", ["Conv2D", "Dense", "AveragePooling2D", "Rescaling", "GELU"])
+def test_backward_does_not_keep_the_output_alive(name: str) -> None:
+    case = next(case for case in LAYER_CASES if case.id == name)
+    y, backward = built(case).forward(case.input(), training=True)
+    shape, reference = y.shape, weakref.ref(y)
+    del y
+    assert reference() is None
+    assert backward(np.ones(shape)) is not None

@@ -45,9 +45,11 @@ def views_of(array: Host) -> Iterator[tuple[str, Host]]:
     """Yield ``(name, view)``: arrays equal to ``array`` in other kinds of memory.
 
     Contiguous, read-only, Fortran order, channels-first memory, every second element of a
-    buffer, backwards, a slice of wider rows, and memory that is not aligned.
+    buffer, backwards, a slice of wider rows, and memory that is not aligned. What lies between
+    the elements is NaN, for integers their largest value.
     """
     plain = np.ascontiguousarray(array)
+    between = np.iinfo(plain.dtype).max if plain.dtype.kind in "iu" else np.nan
     yield "contiguous", plain.copy()
 
     frozen = plain.copy()
@@ -58,7 +60,7 @@ def views_of(array: Host) -> Iterator[tuple[str, Host]]:
     if plain.ndim > 1:
         yield "channels-first", np.moveaxis(np.ascontiguousarray(np.moveaxis(plain, -1, 1)), 1, -1)
 
-    doubled = np.full(tuple(2 * n for n in plain.shape), np.nan, plain.dtype)
+    doubled = np.full(tuple(2 * n for n in plain.shape), between, plain.dtype)
     every_second = doubled[(slice(None, None, 2),) * plain.ndim]
     every_second[...] = plain
     yield "every-second", every_second
@@ -66,7 +68,7 @@ def views_of(array: Host) -> Iterator[tuple[str, Host]]:
     backwards = (slice(None, None, -1),) * plain.ndim
     yield "backwards", plain[backwards].copy()[backwards]
 
-    wider = np.full((*plain.shape[:-1], plain.shape[-1] + 3), np.nan, plain.dtype)
+    wider = np.full((*plain.shape[:-1], plain.shape[-1] + 3), between, plain.dtype)
     wider[..., 1:-2] = plain
     yield "slice", wider[..., 1:-2]
 

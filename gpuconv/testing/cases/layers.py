@@ -44,8 +44,7 @@ class LayerCase:
         rng = np.random.default_rng(seed)
         shapes = self.shape if isinstance(self.shape, list) else [self.shape]
         arrays = [
-            rng.standard_normal((n if batch is None else batch, *extents))
-            for n, *extents in shapes
+            rng.standard_normal((n if batch is None else batch, *extents)) for n, *extents in shapes
         ]
         return arrays if self.several else arrays[0]
 
