@@ -6,6 +6,7 @@ A setting is an attribute of :data:`config`; assigning checks the value at once.
 from __future__ import annotations
 
 import os
+from typing import SupportsIndex
 
 from gpuconv.errors import InvalidArgumentError, suggestion
 
@@ -41,15 +42,13 @@ class Config:
 
     @workspace_limit.setter
     def workspace_limit(self, value: int | None) -> None:
-        valid = value is None or (
-            isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        )
-        if not valid:
+        whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
+        if value is not None and not (whole and int(value) >= 1):
             raise InvalidArgumentError(
                 f"workspace_limit must be a number of bytes of at least 1, or None. "
                 f"Received: {value!r}"
             )
-        self._workspace_limit = value
+        self._workspace_limit = None if value is None else int(value)
 
     def __repr__(self) -> str:
         return f"Config(workspace_limit={self.workspace_limit})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -51,6 +51,9 @@ class Progress(Callback):
     Args:
         what: ``"fit"``, ``"evaluate"`` or ``"predict"``.
     """
+
+    shows_steps: ClassVar[bool] = True
+    """Whether the steps are said when a part ends."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -137,10 +140,12 @@ class Progress(Callback):
         title, self.title = self.title, None
         took = seconds(time.perf_counter() - self.started)
         if logs is None:
-            of = "" if self.total is None else f" of {self.total}"
-            self.closed(title, [took, f"cut short after {self.steps}{of} steps"])
+            of = "" if self.total is None else f"{self.steps} of "
+            done = of + _steps(self.steps if self.total is None else self.total)
+            self.closed(title, [took, f"cut short after {done}"])
         else:
-            self.closed(title, [took, f"{self.steps} steps", *numbers(logs)])
+            steps = [_steps(self.steps)] if self.shows_steps else []
+            self.closed(title, [took, *steps, *numbers(logs)])
 
 
 class ProgressLines(Progress):
@@ -148,6 +153,10 @@ class ProgressLines(Progress):
 
     def closed(self, title: str, items: list[str]) -> None:
         print(" - ".join([title, *items]), flush=True)
+
+
+def _steps(count: int) -> str:
+    return f"{count} step" if count == 1 else f"{count} steps"
 
 
 def numbers(logs: Logs) -> list[str]:

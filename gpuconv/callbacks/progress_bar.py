@@ -32,6 +32,8 @@ class ProgressBar(Progress):
         console: where to draw; by default the standard output of the time when drawing begins.
     """
 
+    shows_steps = False
+
     def __init__(self, what: str, console: Console | None = None) -> None:
         super().__init__(what)
         self._console = console
@@ -100,9 +102,12 @@ class BarLine:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
         from rich.cells import cell_len
         from rich.progress_bar import ProgressBar as Bar
+        from rich.segment import Segment
         from rich.text import Text
 
-        steps = f"{self.steps} steps" if self.total is None else f"{self.steps}/{self.total}"
+        steps = f"{self.steps} steps"
+        if self.total is not None:  # padded, so that the line does not jump at 10 and 100
+            steps = f"{self.steps:{len(str(self.total))}}/{self.total}"
         shown = list(self.items)
         while shown and self._room(cell_len, options.max_width, steps, shown) < _NARROWEST:
             shown.pop()
@@ -111,8 +116,11 @@ class BarLine:
         if room < _NARROWEST:
             yield Text(f"{self.title} {words}", no_wrap=True, overflow="ellipsis", end="")
             return
+        width = min(room, _WIDEST)
+        bar = Bar(self.total, self.steps, width=width, pulse=self.total is None)
         yield Text(f"{self.title} ", end="")
-        yield Bar(self.total, self.steps, width=min(room, _WIDEST), pulse=self.total is None)
+        # Without colours the empty part of a bar has no cells.
+        yield from Segment.adjust_line_length(list(console.render(bar)), width)
         yield Text(f" {words}", end="")
 
     def _room(self, cell_len: Any, width: int, steps: str, shown: list[str]) -> int:

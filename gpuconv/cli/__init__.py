@@ -44,8 +44,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Train a convolutional network on 1,797 real handwritten digits, evaluate it "
         "on a held-out part, and leave a folder with the model, the history and pictures.",
     )
-    train.add_argument("--data", default="digits", help="data set: digits (default)")
-    train.add_argument("--model", default="digits", help="network: digits (default)")
+    train.add_argument("--data", default=None, help="data set: digits (default)")
+    train.add_argument("--model", default=None, help="network: digits (default)")
     train.add_argument("--backend", default=None, help="auto (default), cpu, cuda, or an engine")
     train.add_argument("--epochs", type=int, default=None, help="default 20")
     train.add_argument("--batch-size", type=int, default=None, help="default 32")

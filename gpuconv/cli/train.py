@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import time
 from collections.abc import Callable
@@ -23,11 +24,21 @@ from gpuconv.layers.convolution import ConvND
 from gpuconv.models import Model, load_model
 from gpuconv.optimizers import Adam
 from gpuconv.optimizers.schedules import CosineDecay
+from gpuconv.random import check_seed
 from gpuconv.viz import draw_history, draw_images
 
 DATA: dict[str, Callable[[], Any]] = {"digits": load_digits}
 NETWORKS: dict[str, Callable[[], Model]] = {"digits": zoo.digits_network}
-DEFAULTS = {"epochs": 20, "batch_size": 32, "learning_rate": 0.002, "seed": 0}
+DEFAULTS: dict[str, Any] = {
+    "data": "digits",
+    "model": "digits",
+    "epochs": 20,
+    "batch_size": 32,
+    "learning_rate": 0.002,
+    "seed": 0,
+}
+MAY_CHANGE = ("epochs", "learning_rate")
+"""What may be different when a run goes on."""
 SHOWN_MISTAKES = 24
 
 
@@ -80,7 +91,7 @@ def _train(options: argparse.Namespace) -> int:
     )
     seconds = time.perf_counter() - started
     loss, accuracy = model.evaluate(test[0], test[1], verbose=0)
-    _leave_pictures(folder, model, keeper, test)
+    pictures = _leave_pictures(folder, model, keeper, test)
     run_folder.write_settings(
         folder,
         {
@@ -100,8 +111,8 @@ def _train(options: argparse.Namespace) -> int:
     print(
         f"Test accuracy {accuracy:.4f}, loss {loss:.4f}, on {len(test[0])} images not seen before"
     )
-    files = [run_folder.MODEL, run_folder.HISTORY, run_folder.CURVES, run_folder.MISTAKES]
-    print(f"In {folder}: {', '.join(files)}, {run_folder.SETTINGS}")
+    files = [run_folder.MODEL, run_folder.HISTORY, *pictures, run_folder.SETTINGS]
+    print(f"In {folder}: {', '.join(files)}")
     if interrupt.interrupted:
         print(
             f"Stopped after {keeper.epochs_done} whole epochs. To go on: "
@@ -117,11 +128,7 @@ def _open_run(
     """Return folder, settings and the history so far, of a new run or one to go on with."""
     given = {name: getattr(options, name) for name in DEFAULTS}
     if not options.resume:
-        settings: dict[str, Any] = {
-            "data": one_of(options.data, DATA, "--data"),
-            "model": one_of(options.model, NETWORKS, "--model"),
-            **{name: DEFAULTS[name] if value is None else value for name, value in given.items()},
-        }
+        settings = {name: DEFAULTS[name] if v is None else v for name, v in given.items()}
         _check(settings)
         return run_folder.new_folder(options.out, settings["data"]), settings, {}
     folder = run_folder.existing_folder(options.out)
@@ -133,28 +140,36 @@ def _open_run(
             f"Received: {folder}"
         )
     settings = dict(progress["settings"])
-    for name in ("batch_size", "seed"):
-        if given[name] is not None and given[name] != settings[name]:
+    for name, value in given.items():
+        if value is None:
+            continue
+        if name not in MAY_CHANGE and value != settings[name]:
             raise InvalidArgumentError(
-                f"the run was started with {name} {settings[name]}, and going on keeps it. "
-                f"Received: {given[name]}"
+                f"the run was started with {_option(name)} {settings[name]}, and going on keeps "
+                f"it. Received: {_option(name)} {value}"
             )
-    for name in ("epochs", "learning_rate"):
-        settings[name] = settings[name] if given[name] is None else given[name]
+        settings[name] = value
     _check(settings)
     return folder, settings, progress["history"]
 
 
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def _check(settings: dict[str, Any]) -> None:
+    one_of(settings["data"], DATA, "--data")
+    one_of(settings["model"], NETWORKS, "--model")
     for name in ("epochs", "batch_size"):
         if settings[name] < 1:
             raise InvalidArgumentError(
-                f"--{name.replace('_', '-')} must be at least 1. Received: {settings[name]}"
+                f"{_option(name)} must be at least 1. Received: {settings[name]}"
             )
-    if not settings["learning_rate"] > 0:
+    if not 0 < settings["learning_rate"] < math.inf:
         raise InvalidArgumentError(
             f"--learning-rate must be positive. Received: {settings['learning_rate']}"
         )
+    check_seed(settings["seed"])
 
 
 def _print_decisions(model: Model, batch_size: int) -> None:
@@ -171,7 +186,8 @@ def _print_decisions(model: Model, batch_size: int) -> None:
         print(f"Engine:  {engine}, {algorithm} for {', '.join(names)}: {reason}")
 
 
-def _leave_pictures(folder: Path, model: Model, keeper: RunFolder, test: Any) -> None:
+def _leave_pictures(folder: Path, model: Model, keeper: RunFolder, test: Any) -> list[str]:
+    """Draw curves and mistakes; return the names of the files."""
     x, y = test
     probabilities = model.predict(x, verbose=0)
     predicted = probabilities.argmax(axis=1)
@@ -185,3 +201,4 @@ def _leave_pictures(folder: Path, model: Model, keeper: RunFolder, test: Any) ->
         folder / run_folder.MISTAKES,
         title=f"{len(wrong)} of {len(y)} test images misclassified",
     )
+    return [run_folder.CURVES] * (keeper.epochs_done > 0) + [run_folder.MISTAKES]

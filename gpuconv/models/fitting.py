@@ -12,6 +12,7 @@ from gpuconv.callbacks.base import Callback, CallbackList, as_callbacks
 from gpuconv.callbacks.history import History
 from gpuconv.callbacks.progress import progress_callback
 from gpuconv.data import ArrayBatches, Batches, IterableBatches, make_batches, split_validation
+from gpuconv.data.sources import read_rows, row_count
 from gpuconv.errors import InvalidArgumentError
 from gpuconv.geometry import as_int
 from gpuconv.models.class_weights import class_weight_table, with_class_weights
@@ -20,6 +21,9 @@ from gpuconv.random import SeedStream
 
 if TYPE_CHECKING:
     from gpuconv.models.model import Model
+
+_ROWS = 1024
+"""Number of targets that are checked together."""
 
 
 class Fit:
@@ -55,18 +59,24 @@ class Fit:
             x, y, sample_weight = train
             validation_data = held_out
         self.batches = make_batches(x, y, sample_weight, batch_size, steps_per_epoch)
+        if validation_batch_size is not None:
+            validation_batch_size = as_int(validation_batch_size, "validation_batch_size", 1)
         self.validation = _validation_batches(validation_data, validation_batch_size or batch_size)
-        check_batches(model, self.batches)
-        if self.validation is not None:
-            check_batches(model, self.validation)
         if isinstance(self.batches, IterableBatches):
             self.batches.check_epochs(self.epochs - self.initial_epoch)
+        if isinstance(self.validation, IterableBatches):
+            self.validation.check_epochs(
+                self.epochs // self.validation_freq - self.initial_epoch // self.validation_freq
+            )
         self.class_weights = None if class_weight is None else class_weight_table(class_weight)
         self.history = History()
         progress = progress_callback(verbose, "fit")
         # The history comes after the user's callbacks, which may add to the logs.
         several: list[Callback] = [*as_callbacks(callbacks), self.history, *progress]
         params = {"epochs": self.epochs, "steps": self.batches.steps, "verbose": verbose}
+        check_batches(model, self.batches)
+        if self.validation is not None:
+            check_batches(model, self.validation)
         self.callbacks = CallbackList(several, model, params)
 
     def run(self) -> History:
@@ -167,22 +177,22 @@ def check_batches(model: Model, batches: Batches) -> None:
     """
     if not isinstance(batches, ArrayBatches):
         return
-    shapes = [(None, *part.shape[1:]) for part in batches.x]
-    shape: Any = shapes if model.several_inputs else shapes[0]
-    if len(shapes) > 1 and not model.several_inputs:
-        raise InvalidArgumentError(
-            f"{model.name} has one input. Received: a list of {len(shapes)} arrays"
-        )
-    model.ensure_built(shape)
-    model.check_input_shape(shape)
+    shape = model.accept([tuple(part.shape) for part in batches.x])
     batches.check_finite()
-    if batches.y is not None and model.loss is not None:
-        model.loss.check_targets(batches.y, model.compute_output_shape(shape))
+    if batches.y is None or model.loss is None:
+        return
+    output_shape = model.compute_output_shape(shape)
+    # Part by part: targets may be larger than memory, as inputs may.
+    for start in range(0, row_count(batches.y), _ROWS):
+        rows = read_rows(batches.y, start, min(start + _ROWS, row_count(batches.y)))
+        model.loss.check_targets(rows, output_shape)
 
 
 def _validation_batches(data: Any, batch_size: int) -> Batches | None:
     if data is None:
         return None
+    if isinstance(data, list) and data and all(isinstance(part, tuple) for part in data):
+        return make_batches(data)
     if isinstance(data, (list, tuple)) and len(data) in (2, 3):
         return make_batches(data[0], data[1], data[2] if len(data) == 3 else None, batch_size)
     if isinstance(data, (list, tuple)):

@@ -80,9 +80,12 @@ class Model(Layer):
         Raises:
             InvalidArgumentError: an unknown name.
         """
-        self.optimizer = optimizers.get(optimizer)
-        self.loss = None if loss is None else losses.get(loss)
-        self.metrics = _as_metrics(metrics)
+        chosen = (
+            optimizers.get(optimizer),
+            None if loss is None else losses.get(loss),
+            _as_metrics(metrics),
+        )
+        self.optimizer, self.loss, self.metrics = chosen  # all of them, or none after an error
 
     def require_compiled(self) -> tuple[losses.Loss, optimizers.Optimizer]:
         """Return loss and optimizer.
@@ -101,12 +104,27 @@ class Model(Layer):
     def prepare(self, x: Any) -> Any:
         """Bring a batch of inputs to the model's device and dtype; build on first use."""
         parts = [unwrap(part)[0] for part in x] if isinstance(x, tuple) else [unwrap(x)[0]]
-        shapes: list[Any] = [(None, *part.shape[1:]) for part in parts]
-        self.ensure_built(shapes if self.several_inputs else shapes[0])
-        self.check_input_shape(shapes if self.several_inputs else shapes[0])
+        self.accept([tuple(part.shape) for part in parts])
         device = self.backend or "cpu"
         arrays = [self.cast(to_device(part, device)) for part in parts]
         return arrays if self.several_inputs else arrays[0]
+
+    def accept(self, shapes: Sequence[Sequence[int]]) -> Any:
+        """Check the inputs' shapes, build on first use; return their shape without the batch size.
+
+        Raises:
+            ShapeError: the model cannot take them.
+            InvalidArgumentError: several inputs for a model that has one.
+        """
+        if len(shapes) > 1 and not self.several_inputs:
+            raise InvalidArgumentError(
+                f"{self.name} has one input. Received: a list of {len(shapes)} arrays"
+            )
+        several: list[Any] = [(None, *shape[1:]) for shape in shapes]
+        shape = several if self.several_inputs else several[0]
+        self.ensure_built(shape)
+        self.check_input_shape(shape)
+        return shape
 
     def prepare_targets(self, y: Any) -> Array | None:
         """Bring targets or weights to the model's device, in their own dtype."""
@@ -118,8 +136,10 @@ class Model(Layer):
         Returns:
             The loss (0-d) and the predictions, on the device; nothing waits for it.
         """
+        inputs = self.prepare(x)
         network, loss, fused = self.network_and_loss()
-        predictions, backward = network.run(self.prepare(x), training=True)
+        self.zero_grad()  # of a step that was interrupted, or of gradients by hand
+        predictions, backward = network.run(inputs, training=True)
         targets = self.prepare_targets(y)
         value, gradient = loss.compute(targets, predictions, self.prepare_targets(sample_weight))
         backward(gradient, input_gradient=False)
@@ -130,8 +150,9 @@ class Model(Layer):
 
     def test_step(self, x: Any, y: Any, sample_weight: Any = None) -> tuple[Array, Array]:
         """Evaluate one batch; returns as :meth:`train_step`."""
+        inputs = self.prepare(x)
         network, loss, fused = self.network_and_loss()
-        predictions = network.infer(self.prepare(x))
+        predictions = network.infer(inputs)
         targets = self.prepare_targets(y)
         value = loss(targets, predictions, self.prepare_targets(sample_weight))
         value = value + self.penalty()

@@ -14,7 +14,7 @@ import numpy as np
 
 from gpuconv import layers, losses, metrics, optimizers
 from gpuconv.backends.arrays import array_module, to_numpy
-from gpuconv.errors import FileFormatError, GpuconvError, NotBuiltError
+from gpuconv.errors import FileFormatError, GpuconvError, InvalidArgumentError, NotBuiltError
 from gpuconv.io import pack, read_model_file, unpack, write_model_file
 from gpuconv.models.model import Model
 from gpuconv.random import SeedStream
@@ -51,8 +51,9 @@ def save_model(
     tensors = {_WEIGHTS + name: to_numpy(array) for name, array in model.state().items()}
     compiled = None
     if model.optimizer is not None and include_optimizer:
+        prefix = _own_paths(model)
         state = model.optimizer.state_dict(model.parameters)
-        tensors.update({_OPTIMIZER + name: to_numpy(array) for name, array in state.items()})
+        tensors.update({_OPTIMIZER + k.removeprefix(prefix): to_numpy(a) for k, a in state.items()})
         compiled = {
             "optimizer": optimizers.serialize(model.optimizer),
             "loss": None if model.loss is None else losses.serialize(model.loss),
@@ -91,7 +92,7 @@ def load_model(path: str | os.PathLike[str], backend: str | None = None) -> Mode
         model = layers.deserialize(configuration["model"])
         if not isinstance(model, Model):
             raise TypeError(f"a {type(model).__name__} is a layer, not a model")
-        model.backend = device
+        model.to(device)
         model.ensure_built(tuple(configuration["input_shape"]))
         compiled = configuration["compiled"]
         if compiled is not None:
@@ -148,9 +149,19 @@ def _restore(
             f"the weights do not belong to this model: {'; '.join(wrong[:5])}"
             f"{' ...' if len(wrong) > 5 else ''}. Received: {path}"
         )
-    slots = _below(tensors, _OPTIMIZER)
     if model.optimizer is not None and configuration.get("compiled") is not None:
-        model.optimizer.load_state_dict(slots, model.parameters)
+        prefix = _own_paths(model)
+        slots = {
+            prefix + name if "/" in name else name: array  # the number of steps has no path
+            for name, array in _below(tensors, _OPTIMIZER).items()
+        }
+        try:
+            model.optimizer.load_state_dict(slots, model.parameters)
+        except InvalidArgumentError as error:
+            raise FileFormatError(
+                f"the state of the optimizer does not belong to this model: {error}. "
+                f"Received: {path}"
+            ) from error
     for name, target in targets.items():
         target[...] = array_module(target).asarray(stored[name], dtype=target.dtype)
     if "shuffle" in configuration.get("streams", {}) and model.shuffle_stream is None:
@@ -158,6 +169,16 @@ def _restore(
     for name, stream in _streams(model).items():
         if name in configuration.get("streams", {}):
             stream.state = tuple(configuration["streams"][name])
+
+
+def _own_paths(model: Model) -> str:
+    """Give the parameters their paths in this model; return what these begin with.
+
+    Layers may stand in other models too, under other paths. The file has none of the model's own
+    name, so that a model of the same layers and another name can take its content.
+    """
+    model.name_parameters(model.name)
+    return f"{model.name}/"
 
 
 def _below(

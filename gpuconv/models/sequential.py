@@ -46,25 +46,38 @@ class Sequential(Model):
 
         Raises:
             InvalidArgumentError: not a layer, a name twice, or another dtype.
-            ShapeError: the layer cannot take what the one below gives.
+            ShapeError: the layer cannot take what the one below gives. The model is then as it was.
         """
         self._check_new(layer)
+        shape = self.compute_output_shape(self.built_shape) if self.built else None
+        given = layer.name
         if not layer.named_by_user:
             layer.name = self._next_name(layer)
-        if self.built:
-            shape = self.compute_output_shape(self.built_shape)
-            layer.check_input_shape(shape)
-            layer.compute_output_shape(shape)  # an error leaves the model as it was
         self.layers.append(layer)
-        self.dtype = next((each.dtype for each in self.layers if each.dtype), None)
+        try:
+            self._build_with(layer, shape)
+        except BaseException:  # an error leaves the model as it was
+            self.layers.pop()
+            layer.name = given
+            raise
+        layer.named_by_user = True  # in a second model too: its arrays are saved by this name
+        self._find_dtype()
         if not self._trainable:
             layer.trainable = False
+
+    def _build_with(self, layer: Layer, shape: Any) -> None:
+        """Build what can be built now; ``shape`` is what the layer gets in a built model."""
         if self.built:
+            layer.check_input_shape(shape)
+            layer.compute_output_shape(shape)
             self._place(layer)
             layer.ensure_built(shape)
             self.name_parameters(self.name)
         elif self.first_input_shape is not None:
             self.ensure_built((None, *self.first_input_shape))
+
+    def _find_dtype(self) -> None:
+        self.dtype = next((each.dtype for each in self.layers if each.dtype), None)
 
     def pop(self) -> Layer:
         """Take the top layer off and return it.
@@ -77,6 +90,7 @@ class Sequential(Model):
         layer = self.layers.pop()
         if not self.layers:
             self.built_shape = None
+        self._find_dtype()
         return layer
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
@@ -137,13 +151,16 @@ class Sequential(Model):
                 f"{type(layer).__name__} takes several inputs, which a Sequential cannot give it. "
                 f"Received: {layer.name}"
             )
-        if layer is self or any(layer is other for other in self.walk()):
-            raise InvalidArgumentError(
-                f"a layer can stand in a Sequential once. Received: {layer.name} again"
-            )
+        present = {id(other) for other in self.walk()}
+        for part in layer.walk():
+            if id(part) in present:
+                raise InvalidArgumentError(
+                    f"a layer can stand in a Sequential once. Received: {part.name} again"
+                )
         if layer.named_by_user and layer.name in {other.name for other in self.layers}:
             raise InvalidArgumentError(
-                f"layers of a model need different names. Received: {layer.name!r} twice"
+                f"layers of a model need different names; give one of them a name=.... "
+                f"Received: {layer.name!r} twice"
             )
         if self.layers and layer.dtype and self.dtype and layer.dtype != self.dtype:
             raise InvalidArgumentError(

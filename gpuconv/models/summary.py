@@ -72,6 +72,15 @@ def size_words(count: int) -> str:
     return f"{value:.2f} {unit}"
 
 
+def _total_lines(totals: list[tuple[str, int, int]], width: int) -> list[str]:
+    lines = []
+    for name, numbers, size in totals:
+        count, memory = f"{name}: {numbers:,}", f"({size_words(size)})"
+        fits = len(count) + 1 + len(memory) <= width
+        lines += [f"{count} {memory}"] if fits else [count, f"  {memory}"]
+    return lines
+
+
 def _table(model: Model, rows: list[Row], totals: list[tuple[str, int, int]], width: int) -> str:
     from rich import box
     from rich.console import Console
@@ -87,8 +96,8 @@ def _table(model: Model, rows: list[Row], totals: list[tuple[str, int, int]], wi
     console = Console(file=out, width=max(width, 24), color_system=None, highlight=False)
     console.print(f'Model: "{model.name}"')
     console.print(table)
-    for name, numbers, size in totals:
-        console.print(f" {name}: {numbers:,} ({size_words(size)})")
+    for text in _total_lines(totals, console.width - 1):
+        console.print(f" {text}")
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip("\n").split("\n"))
 
 
@@ -103,8 +112,10 @@ def _frozen(layer: Layer) -> bool:
 
 
 def _classic(model: Model, rows: list[Row], totals: list[tuple[str, int, int]], width: int) -> str:
-    """Keras 2's lines: columns end at 45 %, 85 % and 100 % of the width."""
-    ends = (int(width * 0.45), int(width * 0.85), width)
+    """Keras 2's lines: columns end at 45 %, 85 % and 100 % of the width, if numbers have room."""
+    digits = max(len(row[2].replace(",", "")) for row in [*rows, ("", "", "Param #")])
+    last = min(int(width * 0.85), max(width - digits - 1, 10))
+    ends = (last * 9 // 17, last, width)
 
     def line(cells: Row) -> str:
         # A cell that is too long goes on in the next line instead of being cut.
@@ -128,5 +139,4 @@ def _classic(model: Model, rows: list[Row], totals: list[tuple[str, int, int]], 
         body.append(line((label, shape, count.replace(",", ""))))
         body.append(("=" if number == len(rows) - 1 else " ") * width)
     body = [text.rstrip() for text in body]
-    body += [f"{name}: {numbers:,} ({size_words(size)})" for name, numbers, size in totals]
-    return "\n".join([*body, "_" * width])
+    return "\n".join([*body, *_total_lines(totals, width), "_" * width])

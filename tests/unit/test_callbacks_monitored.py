@@ -286,7 +286,7 @@ def test_a_missing_number_leaves_the_rate() -> None:
 
 def test_a_schedule_is_refused_before_the_first_epoch() -> None:
     model = FakeModel(ExponentialDecay(1.0, 10, 0.5))
-    with pytest.raises(InvalidArgumentError, match="ReduceLROnPlateau needs .* Received: "):
+    with pytest.raises(InvalidArgumentError, match=r"ReduceLROnPlateau needs .* Received: "):
         drive(ReduceLROnPlateau(), [{"val_loss": 1.0}], model)
     assert model.weight[0] == -1.0
 
@@ -305,7 +305,11 @@ def test_batch_logs_are_read_only_where_looked_at() -> None:
     read: list[str] = []
 
     def reader(name: str) -> Any:
-        return lambda: read.append(name) or 1.0
+        def look_up() -> float:
+            read.append(name)
+            return 1.0
+
+        return look_up
 
     stopping = EarlyStopping("loss")
     assert stopping.current(LazyLogs({"loss": reader("loss"), "costly": reader("costly")})) == 1.0
