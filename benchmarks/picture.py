@@ -8,8 +8,8 @@ from typing import Any
 COLOURS = {"forward": "#1b6ca8", "backward_input": "#d1762b", "backward_weight": "#4f8a52"}
 
 
-def draw_layers(results: list[dict[str, Any]], blas: float, path: Path) -> None:
-    """Draw one row a layer: GFLOP/s against the BLAS rate, and gpuconv's time by PyTorch's."""
+def draw_layers(results: list[dict[str, Any]], path: Path) -> None:
+    """Draw one row a layer: rate against BLAS, and gpuconv's time by PyTorch's."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -21,7 +21,7 @@ def draw_layers(results: list[dict[str, Any]], blas: float, path: Path) -> None:
         1, 2 if compared else 1, figsize=(12 if compared else 7, 0.32 * len(names) + 1.8),
         sharey=True, squeeze=False, layout="constrained",
     )  # fmt: skip
-    panels = [("gflops", "GFLOP/s (the line is BLAS)", blas)]
+    panels = [("of_blas", "rate by that of a square matrix product (BLAS)", 1.0)]
     if compared:
         panels.append(("ratio", "time by PyTorch's better format (left of 1 is faster)", 1.0))
     for axis, (key, label, line) in zip(axes[0], panels, strict=True):

@@ -17,24 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_MODULES = (
-    "activations",
-    "callbacks",
-    "data",
-    "errors",
-    "geometry",
-    "initializers",
-    "io",
-    "layers",
-    "losses",
-    "metrics",
-    "models",
-    "nn",
-    "ops",
-    "optimizers",
-    "regularizers",
-    "viz",
-)
 _NAMES = {
     "Parameter": "gpuconv.parameter",
     "Sequential": "gpuconv.models",
@@ -49,7 +31,37 @@ _NAMES = {
     "use_backend": "gpuconv.backends.selection",
 }
 
-__all__ = ["__version__", *_MODULES, *_NAMES]
+__all__ = [
+    "Parameter",
+    "Sequential",
+    "Tensor",
+    "__version__",
+    "activations",
+    "callbacks",
+    "config",
+    "data",
+    "doctor",
+    "errors",
+    "explain",
+    "geometry",
+    "initializers",
+    "io",
+    "layers",
+    "load_model",
+    "losses",
+    "metrics",
+    "models",
+    "nn",
+    "ops",
+    "optimizers",
+    "regularizers",
+    "set_backend",
+    "set_seed",
+    "tensor",
+    "use_backend",
+    "viz",
+    "zoo",
+]
 
 if TYPE_CHECKING:
     from gpuconv import (
@@ -69,21 +81,22 @@ if TYPE_CHECKING:
         optimizers,
         regularizers,
         viz,
+        zoo,
     )
     from gpuconv.backends.selection import set_backend, use_backend
-    from gpuconv.settings import config
     from gpuconv.diagnosis import doctor
     from gpuconv.models import Sequential, load_model
     from gpuconv.ops.explaining import explain
     from gpuconv.parameter import Parameter
     from gpuconv.random import set_seed
+    from gpuconv.settings import config
     from gpuconv.tensors import Tensor, tensor
 
 
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
         value = getattr(importlib.import_module(_NAMES[name]), name)
-    elif name in _MODULES:
+    elif name in __all__:
         value = importlib.import_module(f"gpuconv.{name}")
     else:
         raise AttributeError(f"module 'gpuconv' has no attribute {name!r}")

@@ -40,7 +40,7 @@ class BackendUnavailableError(GpuconvError, RuntimeError):
 
 
 class UnsupportedError(GpuconvError, RuntimeError):
-    """The engine that was asked for by name cannot do this operation; the message says which can."""
+    """An engine that was asked for by name cannot do this operation; says which can."""
 
 
 class FileFormatError(GpuconvError, ValueError):

@@ -75,7 +75,7 @@ class Engine(ABC):
     def plan(
         self, op: str, geometry: ConvGeometry | PoolGeometry, dtype: str, workspace_limit: int
     ) -> Plan | Refusal:
-        """Say how ``op`` (a method name below) would be done within the workspace limit in bytes."""
+        """Say how ``op``, a method name below, would be done within a limit in bytes."""
 
     # --- convolution -----------------------------------------------------------------
 

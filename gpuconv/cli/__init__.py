@@ -6,9 +6,10 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from gpuconv import __version__
-from gpuconv.errors import GpuconvError
+from gpuconv.errors import GpuconvError, InvalidArgumentError, suggestion
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,6 +82,11 @@ def _summary(options: argparse.Namespace) -> int:
 
     networks = {"seed": zoo.seed_network, "digits": zoo.digits_network}
     make = networks.get(options.what)
+    if make is None and not Path(options.what).exists():
+        raise InvalidArgumentError(
+            f"expected {', '.join(networks)} or the path of a saved model."
+            f"{suggestion(options.what, networks)} Received: {options.what}"
+        )
     model = load_model(options.what) if make is None else make()
     model.summary(style=options.style)
     return 0

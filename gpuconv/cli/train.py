@@ -76,7 +76,9 @@ def _train(options: argparse.Namespace) -> int:
     _print_decisions(model, settings["batch_size"])
     model.summary()
     keeper = RunFolder(folder, settings, history)
-    if keeper.epochs_done:
+    if keeper.epochs_done >= settings["epochs"]:
+        print(f"All {keeper.epochs_done} epochs are done; a larger --epochs goes on")
+    elif options.resume:
         print(f"Going on with {folder} after {keeper.epochs_done} epochs")
     interrupt = StopOnInterrupt()
     started = time.perf_counter()
@@ -139,7 +141,7 @@ def _open_run(
             f"the model there was not saved by 'gpuconv train', so there is no run to go on with. "
             f"Received: {folder}"
         )
-    settings = dict(progress["settings"])
+    settings, history = dict(progress["settings"]), progress["history"]
     for name, value in given.items():
         if value is None:
             continue
@@ -150,7 +152,13 @@ def _open_run(
             )
         settings[name] = value
     _check(settings)
-    return folder, settings, progress["history"]
+    done = len(history.get("loss", ()))
+    if given["epochs"] is not None and given["epochs"] < done:
+        raise InvalidArgumentError(
+            f"{done} epochs of the run are done; going on needs --epochs above that. "
+            f"Received: --epochs {given['epochs']}"
+        )
+    return folder, settings, history
 
 
 def _option(name: str) -> str:

@@ -16,12 +16,12 @@ from typing import Any
 
 from gpuconv.backends.base import Array, Engine
 from gpuconv.backends.functions import Activation
-from gpuconv.settings import config
 from gpuconv.dispatch import engine_for, select_engine
 from gpuconv.errors import InvalidArgumentError, ShapeError
 from gpuconv.geometry import ConvGeometry, resolve_padding
 from gpuconv.geometry.padding import Pads
 from gpuconv.geometry.transposed import transposed_extents
+from gpuconv.settings import config
 
 
 @dataclass(frozen=True, slots=True)

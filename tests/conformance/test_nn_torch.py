@@ -21,9 +21,16 @@ from hypothesis import strategies as st  # noqa: E402
 from gpuconv import nn  # noqa: E402
 from gpuconv.errors import GpuconvError  # noqa: E402
 from gpuconv.layers import Layer  # noqa: E402
+from gpuconv.random import set_seed  # noqa: E402
 from gpuconv.testing import assert_close, assert_exact  # noqa: E402
 
 NDArray = np.ndarray[Any, Any]
+Case = tuple[str, dict[str, Any], tuple[int, ...]]
+"""Name of a constructor, its arguments, and the shape of an input."""
+
+# PyTorch warns that it pads a second time for even kernels and "same".
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
+
 TORCH_NAMES = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
 
 dtypes = st.sampled_from(["float32", "float64"])
@@ -71,13 +78,19 @@ def compare(ours: Layer, theirs: Any, x: NDArray, seed: int, training: bool = Tr
     dx = backward(dy)
     y_there.backward(torch.tensor(dy, dtype=torch.float64))
     assert dx.dtype == x.dtype
-    assert_close(dx, x_there.grad.numpy(), terms)
+    assert_gradient(dx, x_there.grad.numpy(), terms, dy)
     named = dict(theirs.named_parameters())
     for p in ours.parameters:
         assert p.grad is not None
         assert p.grad.dtype == x.dtype
         expected = named[TORCH_NAMES[p.name]].grad.numpy()
-        assert_close(in_torch_order(p.name, p.grad), expected, terms)
+        assert_gradient(in_torch_order(p.name, p.grad), expected, terms, dy)
+
+
+def assert_gradient(actual: NDArray, expected: NDArray, terms: int, dy: NDArray) -> None:
+    """Compare relative to ``dy`` where the sums of a normalisation cancel almost to nothing."""
+    scale = max(np.abs(expected).max(initial=0.0), np.abs(dy).max(initial=0.0))
+    assert_close(actual, expected, terms, scale)
 
 
 def agree(
@@ -153,6 +166,8 @@ def test_names_and_documentation(name: str) -> None:
     ],
 )
 def test_initial_values_have_the_ranges_of_pytorch(name: str, arguments: dict[str, Any]) -> None:
+    set_seed(0)
+    torch.manual_seed(0)
     ours, theirs = getattr(nn, name)(**arguments), getattr(torch.nn, name)(**arguments)
     for p in ours.parameters:
         there = dict(theirs.named_parameters())[TORCH_NAMES[p.name]].detach().numpy()
@@ -172,9 +187,7 @@ def per_dimension(draw: Any, rank: int, low: int, high: int) -> Any:
 
 
 @st.composite
-def convolutions(
-    draw: Any, transposed: bool = False
-) -> tuple[str, dict[str, Any], tuple[int, ...]]:
+def convolutions(draw: Any, transposed: bool = False) -> Case:
     rank, groups = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     channels = groups * draw(st.integers(1, 3))
     arguments = {
@@ -202,17 +215,13 @@ def convolutions(
 
 @given(convolutions(), dtypes, seeds)
 @settings(max_examples=150, deadline=None)
-def test_convolution(
-    case: tuple[str, dict[str, Any], tuple[int, ...]], dtype: str, seed: int
-) -> None:
+def test_convolution(case: Case, dtype: str, seed: int) -> None:
     agree(*case, dtype, seed)
 
 
 @given(convolutions(transposed=True), dtypes, seeds)
 @settings(max_examples=150, deadline=None)
-def test_transposed_convolution(
-    case: tuple[str, dict[str, Any], tuple[int, ...]], dtype: str, seed: int
-) -> None:
+def test_transposed_convolution(case: Case, dtype: str, seed: int) -> None:
     agree(*case, dtype, seed)
 
 
@@ -235,38 +244,43 @@ def test_same_padding(kernel: Any, dilation: Any, mode: str) -> None:
 
 
 @st.composite
-def poolings(draw: Any, kind: str) -> tuple[str, dict[str, Any], tuple[int, ...]]:
+def poolings(draw: Any, kind: str) -> Case:
+    """Windows that fit into the input before padding.
+
+    PyTorch 2.13 is no oracle for others: its max pooling writes outside of its arrays where a
+    window lies in the padding alone, and its 3-D average pooling alone refuses small inputs.
+    """
     rank = draw(st.integers(1, 3))
+    window = draw(st.tuples(*[st.integers(1, 4)] * rank))
+    dilation = draw(st.tuples(*[st.integers(1, 2 if kind == "Max" else 1)] * rank))
     arguments = {
-        "kernel_size": per_dimension(draw, rank, 1, 4),
+        "kernel_size": window,
         "stride": draw(st.one_of(st.none(), st.integers(1, 4))),
-        "padding": per_dimension(draw, rank, 0, 2),
+        "padding": tuple(draw(st.integers(0, k // 2)) for k in window),
         "ceil_mode": draw(st.booleans()),
     }
     if kind == "Max":
-        arguments["dilation"] = per_dimension(draw, rank, 1, 2)
+        arguments["dilation"] = dilation
     else:
         arguments["count_include_pad"] = draw(st.booleans())
         if rank > 1:
             arguments["divisor_override"] = draw(st.one_of(st.none(), st.integers(1, 5)))
-    extents = [draw(st.integers(1, 8 if rank < 3 else 5)) for _ in range(rank)]
+    extents = [
+        d * (k - 1) + 1 + draw(st.integers(0, 4)) for k, d in zip(window, dilation, strict=True)
+    ]
     shape = (draw(st.integers(1, 2)), draw(st.integers(1, 3)), *extents)
     return f"{kind}Pool{rank}d", arguments, shape
 
 
 @given(poolings("Max"), dtypes, seeds)
 @drawn
-def test_max_pooling(
-    case: tuple[str, dict[str, Any], tuple[int, ...]], dtype: str, seed: int
-) -> None:
+def test_max_pooling(case: Case, dtype: str, seed: int) -> None:
     agree(*case, dtype, seed)
 
 
 @given(poolings("Avg"), dtypes, seeds)
 @drawn
-def test_average_pooling(
-    case: tuple[str, dict[str, Any], tuple[int, ...]], dtype: str, seed: int
-) -> None:
+def test_average_pooling(case: Case, dtype: str, seed: int) -> None:
     agree(*case, dtype, seed)
 
 
@@ -280,6 +294,27 @@ def test_adaptive_pooling(data: Any, kind: str, rank: int, dtype: str, seed: int
         output_size = data.draw(st.one_of(sizes, st.tuples(*[st.none() | sizes] * rank)))
     shape = tuple(data.draw(st.lists(st.integers(1, 6), min_size=rank + 2, max_size=rank + 2)))
     agree(f"Adaptive{kind}Pool{rank}d", {"output_size": output_size}, shape, dtype, seed)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"kernel_size": 3, "padding": 2},
+        {"kernel_size": 9},
+        {"kernel_size": 2, "stride": 0},
+        {"kernel_size": 0},
+        {"kernel_size": (2, 2, 2)},
+        {"kernel_size": 2, "padding": -1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["MaxPool2d", "AvgPool2d"])
+def test_both_refuse_impossible_pooling(name: str, arguments: dict[str, Any]) -> None:
+    x = np.ones((1, 2, 5, 5))
+    with pytest.raises((RuntimeError, ValueError, TypeError)):
+        getattr(torch.nn, name)(**arguments)(torch.tensor(x))
+    with pytest.raises(GpuconvError):
+        getattr(nn, name)(**arguments)(x)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +366,7 @@ def test_batch_norm(
 @given(st.data(), dtypes, seeds)
 @drawn
 def test_layer_norm(data: Any, dtype: str, seed: int) -> None:
-    extents = tuple(data.draw(st.lists(st.integers(2, 5), min_size=2, max_size=4)))
+    extents = tuple(data.draw(st.lists(st.integers(4, 6), min_size=2, max_size=4)))
     count = data.draw(st.integers(1, len(extents)))
     shape: Any = extents[-count:]
     arguments = {
@@ -347,7 +382,7 @@ def test_layer_norm(data: Any, dtype: str, seed: int) -> None:
 @drawn
 def test_group_norm(data: Any, dtype: str, seed: int) -> None:
     groups, each = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
-    extents = data.draw(st.lists(st.integers(2, 4), min_size=1, max_size=3))
+    extents = data.draw(st.lists(st.integers(4, 6), min_size=1, max_size=3))
     arguments = {
         "num_groups": groups,
         "num_channels": groups * each,
@@ -399,8 +434,9 @@ POINTWISE: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("name", "arguments"), POINTWISE, ids=str)
-def test_layers_without_parameters(name: str, arguments: dict[str, Any], dtype: str) -> None:
+@pytest.mark.parametrize(("name", "given_arguments"), POINTWISE, ids=str)
+def test_layers_without_parameters(name: str, given_arguments: dict[str, Any], dtype: str) -> None:
+    arguments = dict(given_arguments)
     x = (np.random.default_rng(4).normal(size=(2, 3, 4, 5)) * 3).astype(dtype)
     x[0, 0, 0, :2] = 0.0
     theirs = getattr(torch.nn, name)(
@@ -457,8 +493,8 @@ def test_sequential() -> None:
             lib.ConvTranspose2d(4, 3, 3, **dtype),
             lib.AdaptiveAvgPool2d((2, None)),
             lib.Flatten(),
-            lib.LayerNorm(24, **dtype),
-            lib.Linear(24, 5, **dtype),
+            lib.LayerNorm(3 * 2 * 6, **dtype),
+            lib.Linear(36, 5, **dtype),
             lib.Softmax(dim=1),
         )
 
@@ -478,10 +514,10 @@ def test_sequential() -> None:
         y_there.backward(torch.tensor(dy))
         y, backward = ours.forward(x, training=training)
         assert_close(y, y_there.detach().numpy(), 1000)
-        assert_close(backward(dy), x_there.grad.numpy(), 10000)
+        assert_gradient(backward(dy), x_there.grad.numpy(), 10000, dy)
         for p, there in pairs:
             assert p.grad is not None
-            assert_close(in_torch_order(p.name, p.grad), there.grad.numpy(), 10000)
+            assert_gradient(in_torch_order(p.name, p.grad), there.grad.numpy(), 10000, dy)
 
 
 # --- losses ----------------------------------------------------------------------------

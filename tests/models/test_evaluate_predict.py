@@ -84,7 +84,7 @@ def test_steps_and_batches_of_an_iterable() -> None:
 
 
 def test_a_metric_of_several_numbers() -> None:
-    model = compiled(metrics=["accuracy", ConfusionMatrix()])
+    model = compiled(metrics=["accuracy", ConfusionMatrix(3)])
     _, accuracy, matrix = model.evaluate(X, Y, batch_size=3, verbose=0)
     plain = Regression(*model.get_weights())
     expected = np.zeros((3, 3), np.int64)
@@ -256,9 +256,9 @@ def test_a_loss_of_the_users_own() -> None:
 
         def differentiate(self, labels: Any, y: Any) -> Any:
             away = y - labels
-            return (away**3).mean(axis=-1), lambda scale: (
-                3 * away**2 * scale[:, None] / away.shape[-1]
-            )
+            return (away**3).mean(
+                axis=-1
+            ), lambda scale: 3 * away**2 * scale[:, None] / away.shape[-1]
 
     model = linear_model()
     model.compile(gc.optimizers.SGD(0.1), Cubic())

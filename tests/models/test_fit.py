@@ -399,7 +399,14 @@ def test_inputs_targets_and_weights_stay_together() -> None:
 def test_steps_per_epoch_of_arrays() -> None:
     recorder = Recorder()
     compiled().fit(
-        X, Y, batch_size=2, steps_per_epoch=2, epochs=3, callbacks=recorder, shuffle=False, verbose=0
+        X,
+        Y,
+        batch_size=2,
+        steps_per_epoch=2,
+        epochs=3,
+        callbacks=recorder,
+        shuffle=False,
+        verbose=0,
     )
     assert [len(x) for x, _, _ in recorder.batches] == [2] * 6
 

@@ -245,7 +245,9 @@ def test_a_split_of_one_sample() -> None:
 
 def test_a_split_of_an_iterable() -> None:
     batches = [(X, Y)]
-    refuse(InvalidArgumentError, "validation_split needs arrays", batches, None, validation_split=0.5)
+    refuse(
+        InvalidArgumentError, "validation_split needs arrays", batches, None, validation_split=0.5
+    )
 
 
 def test_targets_beside_an_iterable() -> None:
@@ -370,5 +372,7 @@ def test_an_error_within_an_epoch_reaches_the_user_and_closes_the_run() -> None:
 def test_shapes_that_the_layers_take_but_the_targets_do_not() -> None:
     model = Sequential([GlobalAveragePooling2D(input_shape=(6, 6, 2)), Dense(1)])
     model.compile("sgd", "mse")
-    refuse(ShapeError, "labels must have the shape of the outputs", y=uniform((12, 2), 1), model=model)
+    refuse(
+        ShapeError, "labels must have the shape of the outputs", y=uniform((12, 2), 1), model=model
+    )
     assert len(model.fit(X, uniform((12,), 1), verbose=0).history["loss"]) == 1

@@ -192,7 +192,12 @@ def test_by_hand_the_gradient_still_reaches_the_input() -> None:
 
 def normalized() -> Sequential:
     model = Sequential(
-        [BatchNormalization(input_shape=(6, 6, 2)), ReLU(), Flatten(), Dense(3, activation="softmax")]
+        [
+            BatchNormalization(input_shape=(6, 6, 2)),
+            ReLU(),
+            Flatten(),
+            Dense(3, activation="softmax"),
+        ]
     )
     set_uniform_weights(model, 70)
     model.compile("sgd", SPARSE)

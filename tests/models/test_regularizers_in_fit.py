@@ -11,7 +11,7 @@ from model_makers import Regression, labels, set_uniform_weights, uniform
 from gpuconv import Sequential
 from gpuconv.layers import Conv2D, Dense, Flatten
 from gpuconv.optimizers import SGD, Adam
-from gpuconv.regularizers import L1, L2, L1L2
+from gpuconv.regularizers import L1, L1L2, L2
 
 SPARSE = "sparse_categorical_crossentropy"
 X = uniform((7, 4), 11)

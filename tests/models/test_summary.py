@@ -83,9 +83,7 @@ def test_the_older_table_at_any_width(width: int) -> None:
     body = lines[lines.index("=" * width) + 1 :]
     body = body[: body.index("=" * width)]
     column = lines[2].index("Param #")
-    assert [line[column:] for line in body if line[column:]] == [
-        str(count) for *_, count in ROWS
-    ]
+    assert [line[column:] for line in body if line[column:]] == [str(count) for *_, count in ROWS]
     if width >= 80:
         for name, kind, shape, count in ROWS:
             pattern = rf"^{re.escape(f'{name} ({kind})')} +{re.escape(shape)} +{count}$"

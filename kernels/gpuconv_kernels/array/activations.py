@@ -35,7 +35,7 @@ class Function(Protocol):
 def forward(x: NDArray, kind: str, alpha: float = 0.0) -> NDArray:
     """Apply the function called ``kind`` to ``x`` of any strides.
 
-    ``alpha`` is the slope of ``leaky_relu`` (not negative) or the scale of ``elu``.
+    ``alpha`` is the slope of ``leaky_relu`` (positive) or the scale of ``elu``.
     """
     y: NDArray = np.empty(x.shape, x.dtype)
     apply = FORWARD[kind]

@@ -72,15 +72,13 @@ def _sigmoid(x: NDArray) -> NDArray:
     return np.divide(1.0, s, out=s)
 
 
-def _gelu_tanh_gate(x: NDArray) -> NDArray:
-    """``(1 + tanh(a))/2 = sigmoid(2 a)`` with ``a = sqrt(2/pi) (x + 0.044715 x^3)``."""
-    s = x * x
-    s *= -2.0 * _ROOT_2_OVER_PI * _GELU_CUBIC
-    s -= 2.0 * _ROOT_2_OVER_PI
-    s *= x
-    np.exp(s, out=s)
-    s += 1.0
-    return np.divide(1.0, s, out=s)
+def _gelu_tanh_decay(x: NDArray) -> NDArray:
+    """``e = exp(-2 a)`` with ``a = sqrt(2/pi) (x + 0.044715 x^3)``; (1 + tanh a)/2 = 1/(1 + e)."""
+    e = x * x
+    e *= -2.0 * _ROOT_2_OVER_PI * _GELU_CUBIC
+    e -= 2.0 * _ROOT_2_OVER_PI
+    e *= x
+    return np.exp(e, out=e)
 
 
 def _mish_parts(x: NDArray) -> tuple[NDArray, NDArray, NDArray]:
@@ -202,25 +200,33 @@ def _gelu_backward(dy: NDArray, x: NDArray, out: NDArray, alpha: float) -> None:
 
 
 def _gelu_tanh(x: NDArray, out: NDArray, alpha: float) -> None:
-    np.multiply(x, _gelu_tanh_gate(x), out=out)
+    e = _gelu_tanh_decay(x)
+    e += 1.0
+    np.divide(x, e, out=out)
 
 
 def _gelu_tanh_backward(dy: NDArray, x: NDArray, out: NDArray, alpha: float) -> None:
-    # Past 20 the gate is 0 or 1 to the last bit; its slope must not overflow there.
-    x = np.clip(x, -20.0, 20.0)
-    gate = _gelu_tanh_gate(x)
+    # With s = 1/(1 + e): s (1 + x e s 2a'). Past 10 the slope is 0 or 1 to the last bit, and
+    # up to there e is finite.
+    x = np.clip(x, -10.0, 10.0)
+    e = _gelu_tanh_decay(x)
+    gate = np.divide(1.0, e + 1.0)
     slope = x * x
     slope *= 6.0 * _ROOT_2_OVER_PI * _GELU_CUBIC
     slope += 2.0 * _ROOT_2_OVER_PI
     slope *= x
-    slope *= 1.0 - gate
+    e *= gate
+    slope *= e
     slope += 1.0
     slope *= gate
     np.multiply(dy, slope, out=out)
 
 
 def _silu(x: NDArray, out: NDArray, alpha: float) -> None:
-    np.multiply(x, _sigmoid(x), out=out)
+    e = np.negative(x)
+    np.exp(e, out=e)
+    e += 1.0
+    np.divide(x, e, out=out)
 
 
 def _silu_backward(dy: NDArray, x: NDArray, out: NDArray, alpha: float) -> None:

@@ -20,9 +20,9 @@ from gpuconv_kernels.array.boxes import Box, NDArray, Windowed, box_shape, boxes
 from gpuconv_kernels.array.reductions import sum_rows
 from gpuconv_kernels.array.windows import Span, at, copy, resized, span, together
 
-BOX_BYTES: Final = 1024 * 1024
-"""Input bytes of a box. Smaller ones would stay in L2 throughout but spend as much time between
-NumPy's calls as in them."""
+BOX_BYTES: Final = 512 * 1024
+"""Input bytes of a box: what lies between the stages still fits a 1 MiB L2, while much smaller
+boxes would spend more time between NumPy's calls than in them."""
 
 SCATTER_ELEMENTS: Final = 32 * 1024
 """Outputs of a box of max_pool_backward."""
@@ -157,12 +157,12 @@ def _max_along(
         if meeting.first:
             copy(candidate, incumbent)
             place[...] = distance if codes is None else codes[source] + distance
-            continue
-        candidate = together(candidate)
-        wins = greater(candidate, incumbent).view(np.uint8).astype(code_type, copy=False)
-        np.maximum(incumbent, candidate, out=incumbent)
-        wins *= distance if codes is None else codes[source] + distance
-        np.maximum(place, wins, out=place)
+        else:
+            candidate = together(candidate)
+            wins = greater(candidate, incumbent).view(np.uint8).astype(code_type, copy=False)
+            np.maximum(incumbent, candidate, out=incumbent)
+            wins *= distance if codes is None else codes[source] + distance
+            np.maximum(place, wins, out=place)
     return best, code
 
 

@@ -57,7 +57,6 @@ def span(
     first = min(max(origin, 0), extent)
     inputs = slice(first, max(min(end, extent), first))
     meetings = []
-    missing = set(range(outputs))
     begun = outputs  # from this output on, windows have met the input already
     for tap in range(window):
         at = origin + tap * dilation  # what the first output meets here
@@ -69,10 +68,15 @@ def span(
             if p < q:
                 source = slice(at + p * stride - first, at + (q - 1) * stride + 1 - first, stride)
                 meetings.append(Meeting(tap * dilation, slice(p, q), source, fresh))
-                missing.difference_update(range(p, q))
         if lower < upper:
             begun = min(begun, lower)
-    return Span(outputs, inputs, tuple(meetings), tuple(sorted(missing)))
+    missing: list[int] = []
+    edge = 0
+    for run in reversed([m.outputs for m in meetings if m.first]):
+        missing.extend(range(edge, run.start))
+        edge = run.stop
+    missing.extend(range(edge, outputs))
+    return Span(outputs, inputs, tuple(meetings), tuple(missing))
 
 
 def at(axis: int, index: Any) -> tuple[Any, ...]:
@@ -99,6 +103,6 @@ def together(values: NDArray) -> NDArray:
     """Copy a view that skips positions: arithmetic on it then runs in long inner loops."""
     if values.strides[-2] == values.shape[-1] * values.itemsize or values.shape[-2] == 1:
         return values
-    copied = np.empty(values.shape, values.dtype)
+    copied: NDArray = np.empty(values.shape, values.dtype)
     copy(values, copied)
     return copied
