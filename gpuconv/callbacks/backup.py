@@ -30,8 +30,9 @@ class BackupAndRestore(Callback):
     Args:
         backup_dir: a folder for this run alone; it is created.
         save_freq: ``"epoch"``, or a number of batches after which to save, counted across
-            epochs. A run that goes on within an epoch skips the batches that were done, and the
-            means that are logged for this epoch are those of its other batches.
+            epochs. Ctrl-C under ``StopOnInterrupt`` saves too, wherever the run stands. A run that
+            goes on within an epoch skips the batches that were done, and the means that are
+            logged for this epoch are those of its other batches.
         delete_checkpoint: whether to delete the backup when the run is complete: all epochs done,
             or stopped by a callback, but not by Ctrl-C or an error.
 
@@ -57,6 +58,7 @@ class BackupAndRestore(Callback):
         self._due = False
         self._epoch = 0
         self._epochs_done = 0
+        self._batches_done = 0
         self._shuffle: tuple[int, int] | None = None
 
     @property
@@ -73,6 +75,7 @@ class BackupAndRestore(Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
         self._epoch = epoch
+        self._batches_done = 0
         self._shuffle = self._shuffle_state()
 
     def on_train_batch_begin(self, batch: int, logs: Logs) -> None:
@@ -82,15 +85,19 @@ class BackupAndRestore(Callback):
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         self._due = self._frequency.due_after_batch() or self._due
+        self._batches_done = batch + 1
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         self._epochs_done = epoch + 1
+        self._batches_done = 0
         if self._due or self._frequency.every_epoch:
             self._shuffle = self._shuffle_state()
             self._save(epoch + 1, 0)
 
     def on_train_end(self, logs: Logs) -> None:
         interrupted = any(isinstance(c, StopOnInterrupt) and c.interrupted for c in self.peers)
+        if interrupted and self._batches_done:  # in mid-epoch, between two batches
+            self._save(self._epoch, self._batches_done)
         stopped = self.model.stop_training and not interrupted
         complete = stopped or self._epochs_done >= self.params["epochs"]
         if complete and self.delete_checkpoint:
@@ -104,16 +111,19 @@ class BackupAndRestore(Callback):
     def set_state(self, state: Any) -> None:
         self._frequency.batches = state["batches"]
 
-    def _save(self, epoch: int, batch: int) -> None:
-        self._due = False
-        progress = {
+    def progress(self, epoch: int, batch: int) -> dict[str, Any]:
+        """Return what is saved beside the model, for a run that has come to this batch."""
+        return {
             "epoch": epoch,
             "batch": batch,
             "shuffle": self._shuffle,
             "learning_rate": rate_of(self),
             "callbacks": {name: callback.get_state() for name, callback in self._named_peers()},
         }
-        self.model.save(self.path, progress=progress)
+
+    def _save(self, epoch: int, batch: int) -> None:
+        self._due = False
+        self.model.save(self.path, progress=self.progress(epoch, batch))
 
     def _restore(self) -> None:
         try:

@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gpuconv.callbacks import Callback
-from gpuconv.callbacks.base import Logs
+from gpuconv.callbacks import BackupAndRestore, History
 from gpuconv.errors import InvalidArgumentError
 from gpuconv.io import atomic_path
 
@@ -63,48 +62,44 @@ def existing_folder(out: str | None) -> Path:
     return runs[-1].parent
 
 
-class RunFolder(Callback):
-    """Saves the run after each epoch, and what an interrupted epoch learned.
+class RunFolder(BackupAndRestore):
+    """Keeps the run in its folder after each epoch, and at once when Ctrl-C stops it.
+
+    The model file is the backup too: it holds the optimizer, the random streams and how far the run
+    has come, so that a run that goes on ends with the same weights as one that was not stopped.
 
     Args:
-        path: the folder.
-        settings: how the run was started; kept in the model file for ``--resume``.
-        history: numbers of earlier epochs, continued here.
+        folder: the run folder.
+        settings: how the run was started, kept for ``--resume``.
     """
 
-    def __init__(
-        self, path: Path, settings: Mapping[str, Any], history: Mapping[str, list[Any]]
-    ) -> None:
-        self.path = path
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        super().__init__(folder, delete_checkpoint=False)
         self.settings = dict(settings)
-        self.history = {name: list(values) for name, values in history.items()}
 
     @property
-    def epochs_done(self) -> int:
-        """Number of whole epochs so far."""
-        return len(self.history.get("loss", ()))
+    def path(self) -> Path:
+        return self.backup_dir / MODEL
+
+    def progress(self, epoch: int, batch: int) -> dict[str, Any]:
+        return {**super().progress(epoch, batch), "settings": self.settings}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
-        for name, value in logs.items():
-            self.history.setdefault(name, []).append(value)
-        self.save()
+        super().on_epoch_end(epoch, logs)
+        (history,) = (peer for peer in self.peers if isinstance(peer, History))
+        write_history(self.backup_dir, history)
 
-    def on_train_end(self, logs: Logs) -> None:
-        self.save()
 
-    def save(self) -> None:
-        """Write model and history."""
-        progress = {"settings": self.settings, "history": self.history}
-        self.model.save(self.path / MODEL, progress=progress)
-        with (
-            atomic_path(self.path / HISTORY) as temporary,
-            open(temporary, "w", newline="") as file,
-        ):
-            writer = csv.writer(file)
-            names = sorted(self.history)
-            writer.writerow(["epoch", *names])
-            for epoch in range(self.epochs_done):
-                writer.writerow([epoch, *(self.history[name][epoch] for name in names)])
+def write_history(folder: Path, history: History) -> None:
+    """Write ``history.csv``: an epoch a row."""
+    names = sorted(history.history)
+    with (
+        atomic_path(folder / HISTORY) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["epoch", *names])
+        writer.writerows(zip(history.epoch, *(history.history[n] for n in names), strict=True))
 
 
 def write_settings(path: Path, content: Mapping[str, Any]) -> None:

@@ -14,14 +14,14 @@ import numpy as np
 
 from gpuconv import __version__, set_seed, zoo
 from gpuconv.backends.selection import resolve_device, use_backend
-from gpuconv.callbacks import StopOnInterrupt
+from gpuconv.callbacks import History, StopOnInterrupt
 from gpuconv.cli import run_folder
 from gpuconv.cli.run_folder import RunFolder
 from gpuconv.data import load_digits
 from gpuconv.errors import InvalidArgumentError, one_of
 from gpuconv.io import read_model_file
 from gpuconv.layers.convolution import ConvND
-from gpuconv.models import Model, load_model
+from gpuconv.models import Model
 from gpuconv.optimizers import Adam
 from gpuconv.optimizers.schedules import CosineDecay
 from gpuconv.random import check_seed
@@ -39,6 +39,8 @@ DEFAULTS: dict[str, Any] = {
 }
 MAY_CHANGE = ("epochs", "learning_rate")
 """What may be different when a run goes on."""
+VALIDATION = 0.1
+"""Part of the training images that the network is watched on while it learns."""
 SHOWN_MISTAKES = 24
 
 
@@ -57,43 +59,32 @@ def train(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     device, reason = resolve_device()
-    folder, settings, history = _open_run(options)
+    folder, settings, epochs_done = _open_run(options)
     set_seed(settings["seed"])
     (x, y), test = DATA[settings["data"]]()
-    steps = -(-(len(x) - len(x) // 10) // settings["batch_size"])
-    schedule = CosineDecay(settings["learning_rate"], decay_steps=steps * settings["epochs"])
-    model: Model
-    if options.resume:
-        model = load_model(folder / run_folder.MODEL)
-        assert model.optimizer is not None  # RunFolder saves compiled models only
-        model.optimizer.learning_rate = schedule
-    else:
-        model = NETWORKS[settings["model"]]()
-        model.compile(Adam(schedule), "sparse_categorical_crossentropy", ["accuracy"])
+    model = _compiled(settings, len(x))
 
     print(f"Backend: {device} ({reason})")
     print(f"Data:    {settings['data']}, {len(x)} images to learn from, {len(test[0])} to test")
     _print_decisions(model, settings["batch_size"])
     model.summary()
-    keeper = RunFolder(folder, settings, history)
-    if keeper.epochs_done >= settings["epochs"]:
-        print(f"All {keeper.epochs_done} epochs are done; a larger --epochs goes on")
+    if epochs_done >= settings["epochs"]:
+        print(f"All {epochs_done} epochs are done; a larger --epochs goes on")
     elif options.resume:
-        print(f"Going on with {folder} after {keeper.epochs_done} epochs")
+        print(f"Going on with {folder} after {epochs_done} epochs")
     interrupt = StopOnInterrupt()
     started = time.perf_counter()
-    model.fit(
+    history = model.fit(
         x,
         y,
         batch_size=settings["batch_size"],
         epochs=settings["epochs"],
-        initial_epoch=keeper.epochs_done,
-        validation_split=0.1,
-        callbacks=[keeper, interrupt],
+        validation_split=VALIDATION,
+        callbacks=[RunFolder(folder, settings), interrupt],
     )
     seconds = time.perf_counter() - started
     loss, accuracy = model.evaluate(test[0], test[1], verbose=0)
-    pictures = _leave_pictures(folder, model, keeper, test)
+    pictures = _leave_pictures(folder, model, history, test)
     run_folder.write_settings(
         folder,
         {
@@ -104,7 +95,7 @@ def _train(options: argparse.Namespace) -> int:
                 "numpy": np.__version__,
                 "python": platform.python_version(),
             },
-            "epochs_done": keeper.epochs_done,
+            "epochs_done": len(history.epoch),
             "interrupted": interrupt.interrupted,
             "seconds": round(seconds, 2),
             "test": {"loss": loss, "accuracy": accuracy},
@@ -113,26 +104,33 @@ def _train(options: argparse.Namespace) -> int:
     print(
         f"Test accuracy {accuracy:.4f}, loss {loss:.4f}, on {len(test[0])} images not seen before"
     )
-    files = [run_folder.MODEL, run_folder.HISTORY, *pictures, run_folder.SETTINGS]
-    print(f"In {folder}: {', '.join(files)}")
+    files = [file for file in (run_folder.MODEL, run_folder.HISTORY) if (folder / file).exists()]
+    print(f"In {folder}: {', '.join([*files, *pictures, run_folder.SETTINGS])}")
     if interrupt.interrupted:
         print(
-            f"Stopped after {keeper.epochs_done} whole epochs. To go on: "
+            f"Stopped after {len(history.epoch)} whole epochs. To go on: "
             f"gpuconv train --resume --out {folder}"
         )
         return 130
     return 0
 
 
-def _open_run(
-    options: argparse.Namespace,
-) -> tuple[Path, dict[str, Any], dict[str, list[Any]]]:
-    """Return folder, settings and the history so far, of a new run or one to go on with."""
+def _compiled(settings: dict[str, Any], images: int) -> Model:
+    """Return the network, ready to learn; a run that goes on takes its weights in ``fit``."""
+    steps = math.ceil(int(images * (1 - VALIDATION)) / settings["batch_size"])
+    schedule = CosineDecay(settings["learning_rate"], decay_steps=steps * settings["epochs"])
+    model = NETWORKS[settings["model"]]()
+    model.compile(Adam(schedule), "sparse_categorical_crossentropy", ["accuracy"])
+    return model
+
+
+def _open_run(options: argparse.Namespace) -> tuple[Path, dict[str, Any], int]:
+    """Return folder, settings and the epochs done, of a new run or one to go on with."""
     given = {name: getattr(options, name) for name in DEFAULTS}
     if not options.resume:
         settings = {name: DEFAULTS[name] if v is None else v for name, v in given.items()}
         _check(settings)
-        return run_folder.new_folder(options.out, settings["data"]), settings, {}
+        return run_folder.new_folder(options.out, settings["data"]), settings, 0
     folder = run_folder.existing_folder(options.out)
     configuration, _ = read_model_file(folder / run_folder.MODEL)
     progress = configuration.get("progress")
@@ -141,7 +139,7 @@ def _open_run(
             f"the model there was not saved by 'gpuconv train', so there is no run to go on with. "
             f"Received: {folder}"
         )
-    settings, history = dict(progress["settings"]), progress["history"]
+    settings, done = dict(progress["settings"]), int(progress["epoch"])
     for name, value in given.items():
         if value is None:
             continue
@@ -152,13 +150,12 @@ def _open_run(
             )
         settings[name] = value
     _check(settings)
-    done = len(history.get("loss", ()))
     if given["epochs"] is not None and given["epochs"] < done:
         raise InvalidArgumentError(
             f"{done} epochs of the run are done; going on needs --epochs above that. "
             f"Received: --epochs {given['epochs']}"
         )
-    return folder, settings, history
+    return folder, settings, done
 
 
 def _option(name: str) -> str:
@@ -194,19 +191,19 @@ def _print_decisions(model: Model, batch_size: int) -> None:
         print(f"Engine:  {engine}, {algorithm} for {', '.join(names)}: {reason}")
 
 
-def _leave_pictures(folder: Path, model: Model, keeper: RunFolder, test: Any) -> list[str]:
+def _leave_pictures(folder: Path, model: Model, history: History, test: Any) -> list[str]:
     """Draw curves and mistakes; return the names of the files."""
     x, y = test
     probabilities = model.predict(x, verbose=0)
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != y)
     captions = [f"{y[i]} seen as {predicted[i]} ({probabilities[i].max():.2f})" for i in wrong]
-    if keeper.epochs_done:
-        draw_history(keeper.history, folder / run_folder.CURVES, title="Training on digits")
+    if history.epoch:
+        draw_history(history.history, folder / run_folder.CURVES, title="Training on digits")
     draw_images(
         x[wrong[:SHOWN_MISTAKES]],
         captions[:SHOWN_MISTAKES],
         folder / run_folder.MISTAKES,
         title=f"{len(wrong)} of {len(y)} test images misclassified",
     )
-    return [run_folder.CURVES] * (keeper.epochs_done > 0) + [run_folder.MISTAKES]
+    return [run_folder.CURVES] * bool(history.epoch) + [run_folder.MISTAKES]

@@ -35,7 +35,7 @@ NAMES = tuple(
     + [f"conv_transpose{r}d{g}" for r in (1, 2, 3) for g in _GRADIENTS]
     + [f"{k}_pool{r}d{g}" for k in ("max", "avg") for r in (1, 2, 3) for g in ("", "_backward")]
 )
-"""Every operation that can be explained: the names of ``gpuconv.ops``."""
+"""Every operation that can be explained: convolution and pooling in ``gpuconv.ops``."""
 
 
 def explain(

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from gpuconv import Sequential
+from gpuconv.callbacks import Callback
 from gpuconv.layers import Conv2D, Dense, Flatten, Layer, MaxPooling2D
+from gpuconv.optimizers import SGD
 from gpuconv.random import generator_for
 
 Floats = np.ndarray[Any, Any]
@@ -128,3 +130,43 @@ class Regression:
             hits += self.hits(x[part], y[part])
             self.step(x[part], y[part], rate, w)
         return loss / len(x), hits / len(x)
+
+
+X = uniform((7, 4), 11)
+Y = np.array([0, 2, 1, 1, 0, 2, 2])
+
+
+def compiled(rate: float = 0.5, metrics: Any = ("accuracy",)) -> Sequential:
+    model = linear_model()
+    model.compile(SGD(rate), "sparse_categorical_crossentropy", list(metrics))
+    return model
+
+
+def reference(model: Sequential) -> Regression:
+    return Regression(*model.get_weights())
+
+
+def assert_weights(model: Sequential, regression: Regression) -> None:
+    kernel, bias = model.get_weights()
+    np.testing.assert_allclose(kernel, regression.kernel, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(bias, regression.bias, rtol=1e-12, atol=1e-14)
+
+
+class Recorder(Callback):
+    """Keeps what the batches of training looked like, by wrapping the model's step."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[Any, Any, Any]] = []
+        self.events: list[str] = []
+
+    def on_train_begin(self, logs: Any) -> None:
+        step = type(self.model).train_step
+
+        def recorded(x: Any, y: Any, sample_weight: Any = None) -> Any:
+            self.batches.append((x, y, sample_weight))
+            return step(self.model, x, y, sample_weight)
+
+        self.model.train_step = recorded  # type: ignore[method-assign]
+
+    def on_train_end(self, logs: Any) -> None:
+        del self.model.train_step  # the class's own again

@@ -261,7 +261,10 @@ def test_ctrl_c_keeps_the_backup(tmp_path: Path) -> None:
     going_on = network(94)
     resumed = fit(going_on, [BackupAndRestore(tmp_path)], 4)
     assert_same_weights(going_on, whole)
-    assert resumed.history == history.history
+    assert resumed.epoch == history.epoch
+    for name, values in history.history.items():
+        for epoch in (0, 2, 3):  # the means of epoch 1 are those of the batches after Ctrl-C
+            assert resumed.history[name][epoch] == values[epoch]
 
 
 def test_a_backup_of_another_model_is_refused(tmp_path: Path) -> None:

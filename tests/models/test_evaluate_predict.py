@@ -1,4 +1,4 @@
-"""``evaluate`` and ``predict``: what they return, for every form of data, and that nothing moves."""
+"""``evaluate`` and ``predict``: what they return, for every form of data; that nothing moves."""
 
 from __future__ import annotations
 

@@ -276,7 +276,7 @@ def test_get_layer() -> None:
     assert model.get_layer(index=0) is model.layers[0]
     with pytest.raises(InvalidArgumentError, match=r"Did you mean 'conv2d'\? Received: 'conv2'"):
         model.get_layer("conv2")
-    with pytest.raises(InvalidArgumentError, match="has 4 layers. Received: index 4"):
+    with pytest.raises(InvalidArgumentError, match=r"has 4 layers. Received: index 4"):
         model.get_layer(index=4)
     for given in ({}, {"name": "dense", "index": 3}):
         with pytest.raises(InvalidArgumentError, match="either the name or the index"):

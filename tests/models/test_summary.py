@@ -165,7 +165,7 @@ def test_a_shared_model_without_shapes_says_what_to_do() -> None:
 
 
 def test_unknown_styles() -> None:
-    with pytest.raises(InvalidArgumentError, match="'table' or 'classic'. Received: 'old'"):
+    with pytest.raises(InvalidArgumentError, match=r"'table' or 'classic'. Received: 'old'"):
         small_cnn().summary(style="old")
 
 

@@ -84,14 +84,14 @@ def test_integers(value: Any) -> None:
     "value", [True, False, 3.0, "3", None, [3], np.array([3, 4]), np.bool_(True), 1j, math.nan]
 )
 def test_what_is_no_integer(value: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="n must be an integer.*Received"):
+    with pytest.raises(InvalidArgumentError, match=r"n must be an integer.*Received"):
         as_int(value, "n")
 
 
 def test_integers_below_the_least() -> None:
     assert as_int(0, "n", 0) == 0
     assert as_int(-5, "n") == -5
-    with pytest.raises(InvalidArgumentError, match="n must be an integer of at least 1. Received"):
+    with pytest.raises(InvalidArgumentError, match=r"n must be an integer of at least 1. Received"):
         as_int(0, "n", 1)
 
 
@@ -134,7 +134,7 @@ def test_tuples(value: Any, rank: int, expected: tuple[int, ...]) -> None:
     ],
 )
 def test_what_is_no_tuple_of_integers(value: Any, rank: int) -> None:
-    with pytest.raises(InvalidArgumentError, match="n must be an integer.*Received"):
+    with pytest.raises(InvalidArgumentError, match=r"n must be an integer.*Received"):
         as_tuple(value, rank, "n", 1)
 
 
@@ -534,7 +534,11 @@ def test_any_padding_is_understood_or_refused(padding: Any) -> None:
     try:
         pads = resolve_padding(padding, (9, 8), (3, 2), (1, 1), (1, 1))
     except InvalidArgumentError as error:
-        assert "Received:" in str(error)
+        refused = str(error)
+    else:
+        refused = ""
+    if refused:
+        assert "Received:" in refused
         return
     assert len(pads) == 2
     assert all(type(side) is int and side >= 0 for pair in pads for side in pair)
