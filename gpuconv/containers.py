@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gpuconv.backends.arrays import device_of, is_array, to_device
+from gpuconv.backends.arrays import device_of, to_device
 from gpuconv.backends.base import Array
 from gpuconv.dispatch import target_device
-from gpuconv.errors import DTypeError
+from gpuconv.errors import DTypeError, GpuconvError
 from gpuconv.tensors import Tensor, as_array
 
 Wrap = Callable[[Array], Any]
@@ -19,23 +19,25 @@ Wrap = Callable[[Array], Any]
 FLOATS = ("float32", "float64")
 
 
-def unwrap(value: Any) -> tuple[Array, Wrap]:
+def unwrap(value: Any, name: str = "") -> tuple[Array, Wrap]:
     """Return the array behind ``value``, and the function that gives results its container.
 
     NumPy and CuPy arrays and Tensors pass without a copy, as does anything with ``__dlpack__`` or
     ``__cuda_array_interface__``; the results for those, and for lists and scalars, are arrays.
+    Errors begin with ``name``, if one is given.
 
     Raises:
         DTypeError: strings, objects or complex numbers.
+        ShapeError, InvalidArgumentError: ragged lists, masked arrays.
     """
     if isinstance(value, Tensor):
         return value.array, Tensor
-    array = value if is_array(value) else as_array(value)
-    if array.dtype.kind not in "fiub":
-        raise DTypeError(f"expected an array of numbers. Received: dtype {array.dtype}")
-    if not array.dtype.isnative:  # read from a file of the other byte order
-        array = array.astype(array.dtype.newbyteorder("="))
-    return array, _plain
+    try:
+        return as_array(value), _plain
+    except GpuconvError as error:
+        if not name:
+            raise
+        raise type(error)(f"{name}: {error}") from error
 
 
 def _plain(array: Array) -> Array:

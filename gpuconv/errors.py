@@ -1,4 +1,4 @@
-"""Every error that gpuconv raises on purpose, and the two helpers that word them.
+"""Every error that gpuconv raises on purpose, and the helpers that word them.
 
 All of them derive from :class:`GpuconvError` and from the built-in class that a
 NumPy or PyTorch user would catch (``ValueError``, ``TypeError``, ``RuntimeError``).
@@ -57,6 +57,15 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def shown(value: object) -> str:
+    """Return ``value`` as a message shows it: arrays by shape and dtype, long texts cut short."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(shape, tuple) and shape and dtype is not None:
+        return f"{type(value).__name__} of shape {shape} and dtype {dtype}"
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
 def one_of(value: object, known: Iterable[str], what: str) -> str:
     """Return ``value`` if it is one of the ``known`` words, else raise with a suggestion.
 
@@ -68,5 +77,5 @@ def one_of(value: object, known: Iterable[str], what: str) -> str:
         return value
     hint = suggestion(value, words) if isinstance(value, str) else ""
     raise InvalidArgumentError(
-        f"{what} must be one of {', '.join(repr(w) for w in words)}.{hint} Received: {value!r}"
+        f"{what} must be one of {', '.join(repr(w) for w in words)}.{hint} Received: {shown(value)}"
     )

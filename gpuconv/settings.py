@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import SupportsIndex
 
-from gpuconv.errors import InvalidArgumentError, suggestion
+from gpuconv.errors import InvalidArgumentError, shown, suggestion
 
 _DEFAULT_WORKSPACE = 256 * 1024**2
 _ASSUMED_MEMORY = 4 * 1024**3
@@ -43,10 +43,11 @@ class Config:
     @workspace_limit.setter
     def workspace_limit(self, value: int | None) -> None:
         whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
+        whole = whole and not hasattr(value, "__len__")  # arrays have an __index__ too
         if value is not None and not (whole and int(value) >= 1):
             raise InvalidArgumentError(
                 f"workspace_limit must be a number of bytes of at least 1, or None. "
-                f"Received: {value!r}"
+                f"Received: {shown(value)}"
             )
         self._workspace_limit = None if value is None else int(value)
 

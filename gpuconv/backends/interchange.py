@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv.backends import cuda_probe
-from gpuconv.backends.arrays import is_array
+from gpuconv.backends.arrays import is_array, is_cupy
 from gpuconv.backends.base import Array
 from gpuconv.errors import (
     BackendUnavailableError,
@@ -39,12 +39,15 @@ def as_array(value: Any, dtype: Any = None, floats: Any = "float32") -> Array:
     Raises:
         DTypeError: not numbers, or complex ones; or an unknown ``dtype``.
         ShapeError: nested lists of unequal lengths.
-        InvalidArgumentError: memory that cannot be shared, or numbers out of ``dtype``'s range.
+        InvalidArgumentError: memory that cannot be shared, or numbers out of ``dtype``'s range,
+            or a masked array.
         BackendUnavailableError: the memory is on a GPU, and CuPy is missing.
     """
     wanted = None if dtype is None else check_dtype(dtype)
     if is_array(value):
-        array = value
+        array = _plain_array(value)
+    elif isinstance(value, type):  # an array's class has the protocols' methods, but no memory
+        raise DTypeError(f"expected numbers. Received: the class {value.__name__}")
     elif hasattr(value, "__cuda_array_interface__"):
         array = _cupy_for(value).asarray(value)
     elif hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
@@ -55,6 +58,22 @@ def as_array(value: Any, dtype: Any = None, floats: Any = "float32") -> Array:
         raise DTypeError(f"expected real numbers. Received: {_describe(value)}")
     native = array.dtype.newbyteorder("=")  # engines compute in the machine's byte order only
     return array.astype(wanted or native, copy=False)
+
+
+def _plain_array(array: Array) -> Array:
+    """Return the array without NumPy's subclasses, which pass their own rules on to every result.
+
+    Raises:
+        InvalidArgumentError: a masked array, whose masked elements have no value.
+    """
+    if type(array) is np.ndarray or is_cupy(array):
+        return array
+    if isinstance(array, np.ma.MaskedArray):
+        raise InvalidArgumentError(
+            "masked elements have no value to compute with; give them one with "
+            f"numpy.ma.filled(array, value). Received: {_describe(array)}"
+        )
+    return np.asarray(array)
 
 
 def check_dtype(dtype: Any) -> np.dtype[Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuconv.backends.arrays import array_module, is_array
 from gpuconv.containers import unwrap
-from gpuconv.errors import DTypeError, GpuconvError, InvalidArgumentError, ShapeError
+from gpuconv.errors import DTypeError, InvalidArgumentError, ShapeError
 from gpuconv.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def as_source(value: Any, name: str) -> Source:
         ShapeError: the value is ragged, or has no axis of samples.
         InvalidArgumentError: slices of an array-like are not the arrays that they should be.
     """
-    source = value if _reads_slices(value) else _to_array(value, name)
+    source = value if _reads_slices(value) else unwrap(value, name)[0]
     dtype = np.dtype(source.dtype)
     if dtype.kind not in "biuf":
         raise DTypeError(
@@ -122,15 +122,6 @@ def _reads_slices(value: Any) -> bool:
     except (AttributeError, TypeError):
         return False
     return isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "__getitem__")
-
-
-def _to_array(value: Any, name: str) -> Array:
-    try:
-        array, _ = unwrap(value)
-    except GpuconvError as error:
-        raise type(error)(f"{name}: {error}") from error
-    # Subclasses of NumPy's array, such as memmap, would pass their class on to every result.
-    return np.asarray(array) if isinstance(array, np.ndarray) else array
 
 
 def _probe(source: Source, name: str) -> None:

@@ -7,15 +7,18 @@ User words (``padding="same"``, ``stride=2``) are turned once into a frozen geom
 from gpuconv.geometry.convolution import ConvGeometry, Phase
 from gpuconv.geometry.padding import PADDING_MODES, resolve_padding, same_pads
 from gpuconv.geometry.pooling import PoolGeometry
-from gpuconv.geometry.words import as_int, as_tuple
+from gpuconv.geometry.words import as_extents, as_int, as_open_shape, as_tuple, entries_of
 
 __all__ = [
     "PADDING_MODES",
     "ConvGeometry",
     "Phase",
     "PoolGeometry",
+    "as_extents",
     "as_int",
+    "as_open_shape",
     "as_tuple",
+    "entries_of",
     "resolve_padding",
     "same_pads",
 ]

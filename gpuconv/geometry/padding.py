@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gpuconv.errors import InvalidArgumentError, suggestion
+from gpuconv.errors import InvalidArgumentError, shown, suggestion
 from gpuconv.geometry.words import as_int, as_tuple
 
 Pads = tuple[tuple[int, int], ...]
@@ -67,7 +67,7 @@ def explicit_pads(padding: Any, rank: int, name: str = "padding") -> Pads:
         if len(entries) != rank or not pairs:
             raise InvalidArgumentError(
                 f"{name} must hold one (lo, hi) pair for each of {rank} dimension(s). "
-                f"Received: {padding!r}"
+                f"Received: {shown(padding)}"
             )
         return tuple((as_int(lo, name, 0), as_int(hi, name, 0)) for lo, hi in entries)
     return tuple((p, p) for p in as_tuple(padding, rank, name, minimum=0))

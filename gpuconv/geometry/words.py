@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from gpuconv.errors import InvalidArgumentError
+from gpuconv.errors import InvalidArgumentError, shown
 
 
 def as_int(value: Any, name: str, minimum: int | None = None) -> int:
@@ -15,16 +15,18 @@ def as_int(value: Any, name: str, minimum: int | None = None) -> int:
         InvalidArgumentError: not an integer, or below ``minimum``.
     """
     bound = "" if minimum is None else f" of at least {minimum}"
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise InvalidArgumentError(f"{name} must be an integer{bound}. Received: {value!r}")
+    # Older NumPy gives its own bool an __index__ too, which warns.
+    boolean = isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
+    if boolean or not hasattr(value, "__index__"):
+        raise InvalidArgumentError(f"{name} must be an integer{bound}. Received: {shown(value)}")
     try:
         number = operator.index(value)
     except TypeError:  # an array of several elements has __index__ too
         raise InvalidArgumentError(
-            f"{name} must be an integer{bound}. Received: {value!r}"
+            f"{name} must be an integer{bound}. Received: {shown(value)}"
         ) from None
     if minimum is not None and number < minimum:
-        raise InvalidArgumentError(f"{name} must be an integer{bound}. Received: {value!r}")
+        raise InvalidArgumentError(f"{name} must be an integer{bound}. Received: {shown(value)}")
     return number
 
 
@@ -39,18 +41,55 @@ def as_tuple(value: Any, rank: int, name: str, minimum: int | None = None) -> tu
     elif hasattr(value, "__index__") and not hasattr(value, "__len__"):
         entries = [value] * rank
     else:
-        try:
-            entries = list(value)
-        except TypeError:
-            entries = None
+        entries = entries_of(value)
     if entries is not None and len(entries) == 1 and rank > 1:
         entries = None  # (3,) for two dimensions is more likely a slip than a wish
     if entries is None or len(entries) != rank:
         bound = "" if minimum is None else f" of at least {minimum}"
         plural = "integer" if rank == 1 else f"tuple of {rank} integers"
         raise InvalidArgumentError(
-            f"{name} must be an integer or a {plural}{bound}. Received: {value!r}"
+            f"{name} must be an integer or a {plural}{bound}. Received: {shown(value)}"
             if rank > 1
-            else f"{name} must be an integer{bound}, or a tuple of one. Received: {value!r}"
+            else f"{name} must be an integer{bound}, or a tuple of one. Received: {shown(value)}"
         )
     return tuple(as_int(entry, name, minimum) for entry in entries)
+
+
+def as_extents(value: Any, name: str) -> tuple[int, ...]:
+    """Return the shape of an array as a tuple of ints.
+
+    Raises:
+        InvalidArgumentError: not a sequence of integers of at least 0.
+    """
+    entries = entries_of(value)
+    if entries is None or getattr(value, "ndim", 1) != 1:
+        raise InvalidArgumentError(
+            f"{name} must be a tuple of integers of at least 0. Received: {shown(value)}"
+        )
+    return tuple(as_int(entry, name, 0) for entry in entries)
+
+
+def as_open_shape(value: Any, name: str) -> tuple[int | None, ...]:
+    """Return a shape in which extents that are not known yet are None.
+
+    Raises:
+        InvalidArgumentError: not a sequence of None and integers of at least 0.
+    """
+    entries = entries_of(value)
+    if entries is None:
+        hint = f" Did you mean ({value},)?" if isinstance(value, int) else ""
+        raise InvalidArgumentError(
+            f"{name} must be a tuple of integers, or of None where an extent is not known.{hint} "
+            f"Received: {shown(value)}"
+        )
+    return tuple(None if entry is None else as_int(entry, name, 0) for entry in entries)
+
+
+def entries_of(value: Any) -> list[Any] | None:
+    """Return the entries of a sequence other than a string, or None."""
+    if isinstance(value, (str, bytes)):
+        return None
+    try:
+        return list(value)
+    except (TypeError, NotImplementedError):  # the latter from a memoryview with several axes
+        return None

@@ -1,7 +1,7 @@
 """The base of every layer: building, the container boundary, parameters, configuration.
 
-A subclass writes ``build`` (create parameters), ``compute_output_shape`` and ``run``, which
-works on plain arrays and returns ``(y, backward)``; ``infer`` where inference can do less.
+A subclass writes ``add_parameters``, ``compute_output_shape`` and ``run``, which works on plain
+arrays and returns ``(y, backward)``; ``infer`` where inference can do less.
 
 How one call flows::
 
@@ -21,12 +21,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpuconv import activations, initializers, regularizers
-from gpuconv.backends.arrays import array_module, to_device
+from gpuconv.backends.arrays import array_module, is_array, to_device
 from gpuconv.backends.base import Array
 from gpuconv.backends.selection import resolve_device
 from gpuconv.configurable import Configurable, snake_case
 from gpuconv.containers import FLOATS, Wrap, place, unwrap
-from gpuconv.errors import DTypeError, InvalidArgumentError, NotBuiltError, ShapeError
+from gpuconv.errors import DTypeError, InvalidArgumentError, NotBuiltError, ShapeError, shown
+from gpuconv.geometry import as_open_shape
 from gpuconv.parameter import Parameter
 from gpuconv.random import SeedStream
 
@@ -67,20 +68,30 @@ class Layer(Configurable):
         dtype: str | None = "float32",
         input_shape: Sequence[int | None] | None = None,
     ) -> None:
-        stateless = type(self).build is Layer.build
+        stateless = type(self).add_parameters is Layer.add_parameters
         self.dtype = None if dtype is None and stateless else check_dtype(dtype)
         self.named_by_user = name is not None
         self.name = automatic_name(type(self)) if name is None else check_layer_name(name)
-        self.input_shape = None if input_shape is None else tuple(input_shape)
+        self.input_shape = (
+            None if input_shape is None else as_open_shape(input_shape, "input_shape")
+        )
         self.backend: str | None = None
         self.built_shape: Shape | list[Shape] | None = None
         self._trainable = bool(trainable)
         self._own: list[Parameter] = []
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "build" in vars(cls):  # as it would be written for Keras
+            raise TypeError(
+                f"{cls.__name__} defines build; a layer of gpuconv creates its parameters in "
+                f"add_parameters(input_shape), which build calls once"
+            )
+
     # --- what a subclass writes -------------------------------------------------------
 
-    def build(self, input_shape: Any) -> None:
-        """Create parameters for inputs of this shape (batch first, may be None)."""
+    def add_parameters(self, input_shape: Any) -> None:
+        """Create the parameters for inputs of this shape (batch first, may be None)."""
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the output's shape for an input's shape, both with the batch first.
@@ -167,12 +178,12 @@ class Layer(Configurable):
         else:
             arrays, wrap = self._unwrap_one(x)
             shape = (None, *arrays.shape[1:])
-        self.ensure_built(shape)
+        self.build(shape)
         self.check_input_shape(shape)
         return arrays, wrap
 
     def _unwrap_one(self, value: Any, dtype: str | None = None) -> tuple[Array, Wrap]:
-        array, wrap = unwrap(value)
+        array, wrap = unwrap(value, self.name)
         if array.ndim == 0:
             raise ShapeError(
                 f"{self.name}: expected an array with a batch axis. Received: a scalar"
@@ -194,14 +205,22 @@ class Layer(Configurable):
         """Whether the parameters exist."""
         return self.built_shape is not None
 
-    def ensure_built(self, input_shape: Any) -> None:
-        """Build on first use; ``input_shape`` has the batch, or None, first.
+    def build(self, input_shape: Any) -> None:
+        """Create the parameters for an input shape; calls do it on first use.
+
+        Args:
+            input_shape: the batch, or None, first; a list of shapes for several inputs. Building
+                again changes nothing.
 
         Raises:
             ShapeError: the layer cannot take such an input.
+            InvalidArgumentError: not a shape.
         """
         if self.built:
+            self.check_input_shape(input_shape)
             return
+        if not self.several_inputs:
+            input_shape = as_open_shape(input_shape, f"{self.name}: the input's shape")
         self.check_input_shape(input_shape)
         self.compute_output_shape(input_shape)
         self.create_parameters(input_shape)
@@ -213,7 +232,7 @@ class Layer(Configurable):
         """
         if self.backend is None:
             self.backend = resolve_device()[0]
-        self.build(input_shape)
+        self.add_parameters(input_shape)
         self.built_shape = input_shape
         self.name_parameters(self.name)
 
@@ -328,11 +347,16 @@ class Layer(Configurable):
 
         Raises:
             NotBuiltError: the layer has not seen a shape yet.
+            InvalidArgumentError: not a list.
             ShapeError: the wrong number of arrays, or a wrong shape.
         """
         if not self.built:
             raise NotBuiltError(f"{self.name} has no weights yet: call it or build it first")
         targets = self.state()
+        if is_array(weights) or not isinstance(weights, Sequence):
+            raise InvalidArgumentError(
+                f"{self.name}: expected a list of {len(targets)} arrays. Received: {shown(weights)}"
+            )
         if len(weights) != len(targets):
             raise ShapeError(
                 f"{self.name}: expected {len(targets)} arrays ({', '.join(targets) or 'none'}). "

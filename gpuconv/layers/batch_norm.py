@@ -105,8 +105,8 @@ class BatchNormalization(Normalizing):
     def parameter_axes(self, rank: int) -> tuple[int, ...]:
         return (resolve_axis(self.axis, rank, self.name),)
 
-    def build(self, input_shape: Shape) -> None:
-        super().build(input_shape)
+    def add_parameters(self, input_shape: Shape) -> None:
+        super().add_parameters(input_shape)
         if not self.track_moving_statistics:
             return
         shape = self.parameter_shape(input_shape)

@@ -51,7 +51,7 @@ class ConvND(Spatial, Activated):
                 f"filters must be a multiple of groups ({self.groups}). Received: {filters}"
             )
 
-    def build(self, input_shape: Shape) -> None:
+    def add_parameters(self, input_shape: Shape) -> None:
         channels = self.channels_of(input_shape)
         self.kernel = self.add_kernel((*self.kernel_size, channels // self.groups, self.filters))
         self.add_bias(self.filters)

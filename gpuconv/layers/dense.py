@@ -36,7 +36,7 @@ class Dense(Activated):
         super().__init__(activation=activation, **kwargs)
         self.units = as_int(units, "units", 1)
 
-    def build(self, input_shape: Shape) -> None:
+    def add_parameters(self, input_shape: Shape) -> None:
         self.kernel = self.add_kernel((input_shape[-1], self.units))
         self.add_bias(self.units)
 

@@ -81,7 +81,7 @@ class DepthwiseConvND(DepthwiseBase):
 
     kernel: Parameter
 
-    def build(self, input_shape: Shape) -> None:
+    def add_parameters(self, input_shape: Shape) -> None:
         channels = self.channels_of(input_shape)
         self.kernel = self.add_depthwise("kernel", channels)
         self.add_bias(channels * self.depth_multiplier)

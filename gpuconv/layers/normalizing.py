@@ -74,7 +74,7 @@ class Normalizing(Layer):
         """
         return require_extents(shape, self.parameter_axes(len(shape)), self.name)
 
-    def build(self, input_shape: Shape) -> None:
+    def add_parameters(self, input_shape: Shape) -> None:
         shape = self.parameter_shape(input_shape)
         if self.scale:
             self.gamma = self.add_parameter(

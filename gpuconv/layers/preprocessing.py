@@ -131,7 +131,7 @@ class Normalization(Layer):
                 f"Received: shape {tuple(shape)}"
             )
 
-    def build(self, input_shape: Shape) -> None:
+    def add_parameters(self, input_shape: Shape) -> None:
         extents = require_extents(input_shape, self._axes(len(input_shape)), self.name)
         given = self.input_mean is not None
         for name, value in (
@@ -200,7 +200,7 @@ class Normalization(Layer):
         count, mean, squares = 0, 0.0, 0.0
         for block in _blocks(data):
             shape = (None, *block.shape[1:])
-            self.ensure_built(shape)
+            self.build(shape)
             self.check_input_shape(shape)
             kept = self._axes(block.ndim)
             reduced = tuple(axis for axis in range(block.ndim) if axis not in kept)

@@ -48,7 +48,7 @@ class SeparableConvND(DepthwiseBase):
         self.pointwise_initializer = initializers.get(pointwise_initializer)
         self.pointwise_regularizer = regularizers.get(pointwise_regularizer)
 
-    def build(self, input_shape: Shape) -> None:
+    def add_parameters(self, input_shape: Shape) -> None:
         channels = self.channels_of(input_shape)
         self.depthwise_kernel = self.add_depthwise("depthwise_kernel", channels)
         self.pointwise_kernel = self.add_parameter(

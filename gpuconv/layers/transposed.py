@@ -55,7 +55,7 @@ class ConvTransposeND(Spatial, Activated):
                 f"filters must be a multiple of groups ({self.groups}). Received: {filters}"
             )
 
-    def build(self, input_shape: Shape) -> None:
+    def add_parameters(self, input_shape: Shape) -> None:
         channels = self.channels_of(input_shape)
         self.kernel = self.add_kernel((*self.kernel_size, self.filters // self.groups, channels))
         self.add_bias(self.filters)

@@ -25,11 +25,11 @@ def bring_together(
     labels: Any, y: Any, sample_weight: Any
 ) -> tuple[Array, Array, Array | None, Wrap]:
     """Return the arrays on the device of ``y``, and the way back to the container of ``y``."""
-    y, wrap = unwrap(y)
+    y, wrap = unwrap(y, "outputs")
     device = device_of(y)
-    labels = to_device(unwrap(labels)[0], device)
+    labels = to_device(unwrap(labels, "labels")[0], device)
     if sample_weight is not None:
-        sample_weight = to_device(unwrap(sample_weight)[0], device)
+        sample_weight = to_device(unwrap(sample_weight, "sample_weight")[0], device)
     return labels, y, sample_weight, wrap
 
 

@@ -122,7 +122,7 @@ class Model(Layer):
             )
         several: list[Any] = [(None, *shape[1:]) for shape in shapes]
         shape = several if self.several_inputs else several[0]
-        self.ensure_built(shape)
+        self.build(shape)
         self.check_input_shape(shape)
         return shape
 

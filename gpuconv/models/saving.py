@@ -93,7 +93,7 @@ def load_model(path: str | os.PathLike[str], backend: str | None = None) -> Mode
         if not isinstance(model, Model):
             raise TypeError(f"a {type(model).__name__} is a layer, not a model")
         model.to(device)
-        model.ensure_built(tuple(configuration["input_shape"]))
+        model.build(tuple(configuration["input_shape"]))
         compiled = configuration["compiled"]
         if compiled is not None:
             model.compile(compiled["optimizer"], compiled["loss"], compiled["metrics"])
@@ -118,7 +118,7 @@ def restore_model(model: Model, path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     configuration, tensors = read_model_file(path)
     try:
-        model.ensure_built(tuple(configuration["input_shape"]))
+        model.build(tuple(configuration["input_shape"]))
     except (GpuconvError, KeyError, TypeError) as error:
         raise FileFormatError(
             f"the file was saved from a model with other inputs: {error}. Received: {path}"

@@ -9,7 +9,8 @@ from typing import Any
 
 from gpuconv import layers as layer_registry
 from gpuconv.configurable import snake_case
-from gpuconv.errors import InvalidArgumentError, NotBuiltError, suggestion
+from gpuconv.errors import InvalidArgumentError, NotBuiltError, shown, suggestion
+from gpuconv.geometry import as_int, entries_of
 from gpuconv.layers.base import Backward, Layer
 from gpuconv.models.model import Model
 
@@ -36,7 +37,12 @@ class Sequential(Model):
     ) -> None:
         super().__init__(backend=backend, **kwargs)
         self.layers: list[Layer] = []
-        for layer in layers or ():
+        given = [] if layers is None else entries_of(layers)
+        if given is None:
+            raise InvalidArgumentError(
+                f"expected a list of layers, such as [Dense(10)]. Received: {shown(layers)}"
+            )
+        for layer in given:
             self.add(layer)
 
     # --- the stack --------------------------------------------------------------------
@@ -71,10 +77,10 @@ class Sequential(Model):
             layer.check_input_shape(shape)
             layer.compute_output_shape(shape)
             self._place(layer)
-            layer.ensure_built(shape)
+            layer.build(shape)
             self.name_parameters(self.name)
         elif self.first_input_shape is not None:
-            self.ensure_built((None, *self.first_input_shape))
+            self.build((None, *self.first_input_shape))
 
     def _find_dtype(self) -> None:
         self.dtype = next((each.dtype for each in self.layers if each.dtype), None)
@@ -100,20 +106,24 @@ class Sequential(Model):
             InvalidArgumentError: neither or both given, or there is no such layer.
         """
         if (name is None) == (index is None):
-            raise InvalidArgumentError("give either the name or the index of a layer")
+            raise InvalidArgumentError(
+                f"give either the name or the index of a layer. "
+                f"Received: name={shown(name)}, index={shown(index)}"
+            )
         if index is not None:
+            index = as_int(index, "index")
             if not -len(self.layers) <= index < len(self.layers):
                 raise InvalidArgumentError(
                     f"{self.name} has {len(self.layers)} layers. Received: index {index}"
                 )
             return self.layers[index]
         for layer in self.layers:
-            if layer.name == name:
+            if isinstance(name, str) and layer.name == name:
                 return layer
         names = [layer.name for layer in self.layers]
         raise InvalidArgumentError(
             f"{self.name} has the layers {', '.join(names)}.{suggestion(str(name), names)} "
-            f"Received: {name!r}"
+            f"Received: {shown(name)}"
         )
 
     @property
@@ -191,10 +201,10 @@ class Sequential(Model):
             input_shape = layer.compute_output_shape(input_shape)
         return input_shape
 
-    def build(self, input_shape: Any) -> None:
+    def add_parameters(self, input_shape: Any) -> None:
         for layer in self.layers:
             self._place(layer)
-            layer.ensure_built(input_shape)
+            layer.build(input_shape)
             input_shape = layer.compute_output_shape(input_shape)
 
     def _place(self, layer: Layer) -> None:

@@ -12,7 +12,7 @@ from gpuconv.backends.arrays import device_of
 from gpuconv.backends.base import Array
 from gpuconv.containers import Wrap, place, require_same_dtype, unwrap
 from gpuconv.errors import DTypeError, InvalidArgumentError, ShapeError
-from gpuconv.geometry import as_int
+from gpuconv.geometry import as_extents, as_int
 from gpuconv.ops import layouts
 
 
@@ -32,7 +32,9 @@ def operands(**values: Any) -> Operands:
         DTypeError: not float32 or float64, or not all the same.
     """
     unwrapped = {
-        name: unwrap(value) for name, value in values.items() if value is not None or name != "bias"
+        name: unwrap(value, name)
+        for name, value in values.items()
+        if value is not None or name != "bias"
     }
     require_same_dtype(**{name: array for name, (array, _) in unwrapped.items()})
     placed = {name: place(array) for name, (array, _) in unwrapped.items()}
@@ -49,7 +51,7 @@ def shape_tuple(shape: Sequence[int], rank: int, name: str, layout: str) -> tupl
         InvalidArgumentError: not integers, or negative.
         ShapeError: the wrong number of dimensions.
     """
-    extents = tuple(as_int(e, name, 0) for e in shape)
+    extents = as_extents(shape, name)
     if len(extents) != rank + 2:
         raise ShapeError(f"{name}: expected {rank + 2} dimensions ({layout}). Received: {extents}")
     return extents
@@ -102,7 +104,7 @@ def index_operand(indices: Any, extents: tuple[int, ...]) -> Array:
         DTypeError: not integers.
         InvalidArgumentError: outside of the spatial plane; -1 marks a window without elements.
     """
-    array, _ = unwrap(indices)
+    array, _ = unwrap(indices, "indices")
     if array.dtype.kind not in "iu":
         raise DTypeError(f"indices: expected integers. Received: {array.dtype.name}")
     array, _ = place(array)

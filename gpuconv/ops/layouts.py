@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from gpuconv.backends.base import Array
-from gpuconv.errors import InvalidArgumentError, ShapeError, suggestion
+from gpuconv.errors import InvalidArgumentError, ShapeError, shown, suggestion
 
 LAYOUTS: Final = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
 """Number of spatial dimensions -> (channels-last, channels-first)."""
@@ -21,11 +21,11 @@ def is_channels_first(layout: str, rank: int) -> bool:
     Raises:
         InvalidArgumentError: not a layout of this many spatial dimensions.
     """
-    if layout not in LAYOUTS[rank]:
+    if not isinstance(layout, str) or layout not in LAYOUTS[rank]:
         hint = suggestion(layout, LAYOUTS[rank]) if isinstance(layout, str) else ""
         raise InvalidArgumentError(
             f"layout must be one of {', '.join(map(repr, LAYOUTS[rank]))} for {rank} spatial "
-            f"dimension(s).{hint} Received: {layout!r}"
+            f"dimension(s).{hint} Received: {shown(layout)}"
         )
     return layout == LAYOUTS[rank][1]
 

@@ -25,8 +25,8 @@ def pooling(
     """Build and check a pooling from a canonical shape; ``padding`` as users write it.
 
     Raises:
-        InvalidArgumentError: an impossible window, stride, padding or dilation; explicit padding
-            of more than half the window (PyTorch's rule: every window meets the input).
+        InvalidArgumentError: an impossible window, stride, padding or dilation; padding in
+            numbers of more than half the window, dilation not counted (PyTorch's rule).
         ShapeError: an empty input, or the window does not fit into the padded one.
     """
     batch, *input, channels = x_shape
@@ -39,12 +39,13 @@ def pooling(
         if min(values) < 1:
             raise InvalidArgumentError(f"{name} must be at least 1. Received: {tuple(values)}")
     pads = resolve_padding(padding, input, window, stride, dilation, allow_causal=False)
-    for k, d, pad in zip(window, dilation, pads, strict=True):
-        if max(pad) > (d * (k - 1) + 1) // 2:
-            raise InvalidArgumentError(
-                f"pooling can be padded by at most half of the window {window} with dilation "
-                f"{dilation}. Received: padding {pads}"
-            )
+    if not isinstance(padding, str) and any(
+        max(pad) > k // 2 for k, pad in zip(window, pads, strict=True)
+    ):
+        raise InvalidArgumentError(
+            f"pooling can be padded by at most half of the window {window}, whatever its "
+            f"dilation. Received: padding {pads}"
+        )
     return PoolGeometry(
         batch=batch,
         channels=channels,

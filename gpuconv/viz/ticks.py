@@ -52,13 +52,13 @@ def linear_axis(values: Sequence[float], count: int = 7, margin: float = 0.06) -
 
 
 def logarithmic_axis(values: Sequence[float], count: int = 8, margin: float = 0.05) -> Axis:
-    """Return a logarithmic axis that shows all ``values``, which are positive and not all equal."""
+    """Return a logarithmic axis for positive values, the largest at least twice the smallest."""
     spread = math.log10(max(values) / min(values))
     low = min(values) * 10 ** (-margin * spread)
     high = max(values) * 10 ** (margin * spread)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
-    for mantissas in ((1, 2, 5), (1,)):
+    for mantissas in (range(1, 10), (1, 2, 5), (1,)):
         ticks = [m * 10.0**d for d in decades for m in mantissas if low <= m * 10.0**d <= high]
         if len(ticks) <= count:
             break

@@ -142,8 +142,8 @@ def test_negative_infinity_is_an_element_like_others() -> None:
 
 
 def test_a_dilated_window_may_step_over_the_input() -> None:
-    x = np.ones((1, 1, 2), np.float32)
-    options = {"kernel_size": 2, "dilation": 3, "padding": 2, "stride": 1}
+    x = np.ones((1, 2, 1), np.float32)
+    options = {"kernel_size": 2, "dilation": 3, "padding": 1, "stride": 1}
     y, indices = ops.max_pool1d(x, return_indices=True, **options)
     want, where = reference.max_pool(x.astype(np.float64), **options)
     assert_exact(y, want)
@@ -333,6 +333,7 @@ INDICES = np.zeros(DY.shape, np.int64)
         (lambda: ops.avg_pool2d_backward(DY, X.shape, 2, stride=1), ShapeError, "dy"),
         (lambda: ops.avg_pool2d(X, 2, divisor_override=1.5), InvalidArgumentError, "divisor"),
         (lambda: ops.avg_pool2d(X, 2, padding=(1.0, 1.0)), InvalidArgumentError, "padding"),
+        (lambda: ops.max_pool2d(X, 2, padding=2, dilation=3), InvalidArgumentError, "at most half"),
         (lambda: ops.max_pool2d(X[:, :0], 2, padding=1), ShapeError, "at least 1"),
         (lambda: ops.max_pool2d(X[..., :0], 2), ShapeError, "channel"),
         (lambda: ops.adaptive_avg_pool2d(X, 0), InvalidArgumentError, "output_size.*Received: 0"),
@@ -387,9 +388,10 @@ def possible(a: dict[str, Any]) -> bool:
     if a["padding"] == "same":
         return True
     pads = ((0, 0),) * a["rank"] if a["padding"] == "valid" else a["padding"]
-    for n, e, s, (lo, hi) in zip(a["shape"][1:-1], reaches, stride, pads, strict=True):
+    sizes = zip(a["shape"][1:-1], a["kernel_size"], reaches, stride, pads, strict=True)
+    for n, k, e, s, (lo, hi) in sizes:
         hanging_over = s - 1 if a["ceil_mode"] else 0
-        if min(lo, hi) < 0 or max(lo, hi) > e // 2 or n + lo + hi + hanging_over < e:
+        if min(lo, hi) < 0 or max(lo, hi) > k // 2 or n + lo + hi + hanging_over < e:
             return False
     return True
 

@@ -36,7 +36,7 @@ def compare(
     Ours computes in float64; Keras computes these in float32 whatever it is asked for.
     """
     rng = np.random.default_rng(0)
-    layer.ensure_built((None, *shape[1:]))
+    layer.build((None, *shape[1:]))
     oracle.build(shape)
     randomize(layer)
     assert [w.shape for w in layer.get_weights()] == [tuple(w.shape) for w in oracle.weights]

@@ -81,7 +81,7 @@ def test_batch_norm(
         track_moving_statistics=tracked,
         dtype="float64",
     )
-    layer.ensure_built((None, *extents))
+    layer.build((None, *extents))
     randomize(layer)
     state = layer.state()
     names = {"gamma": "weight", "beta": "bias"}
@@ -107,7 +107,7 @@ def test_layer_norm(extents: tuple[int, ...], normalized: int, affine: bool, see
     layer = layers.LayerNormalization(
         axis=tuple(range(-count, 0)), epsilon=1e-5, center=affine, scale=affine, dtype="float64"
     )
-    layer.ensure_built((None, *extents))
+    layer.build((None, *extents))
     randomize(layer)
     if affine:
         oracle.load_state_dict(
@@ -134,7 +134,7 @@ def test_group_norm(
     layer = layers.GroupNormalization(
         groups, axis=1, epsilon=1e-5, center=affine, scale=affine, dtype="float64"
     )
-    layer.ensure_built((None, channels, *spatial))
+    layer.build((None, channels, *spatial))
     randomize(layer)
     if affine:
         oracle.load_state_dict(

@@ -98,7 +98,7 @@ def test_only_what_is_needed_is_computed(engine_calls: list[str]) -> None:
 
 def test_regularizers_and_initializers_have_their_keras_names() -> None:
     layer = DepthwiseConv2D(3, depthwise_initializer="ones", depthwise_regularizer="l2")
-    layer.ensure_built((None, 5, 5, 2))
+    layer.build((None, 5, 5, 2))
     assert layer.kernel.regularizer is not None
     assert layer.kernel.numpy().tolist() == np.ones((3, 3, 2, 1)).tolist()
     assert [p.path.partition("/")[2] for p in layer.parameters] == ["kernel", "bias"]

@@ -102,7 +102,7 @@ def test_configuration_round_trip(case: LayerCase) -> None:
     assert twin.name == "some_name"
     assert not twin.trainable
     x = case.input()
-    twin.ensure_built(shapes_of(x, None))
+    twin.build(shapes_of(x, None))
     weights = layer.get_weights()
     assert len(weights) == len(layer.state())
     twin.set_weights(weights)

@@ -19,7 +19,7 @@ def sample(*shape: int, seed: int = 0) -> np.ndarray[Any, Any]:
 
 def built(shape: tuple[int, ...], **arguments: Any) -> BatchNormalization:
     layer = BatchNormalization(**{"dtype": "float64", **arguments})
-    layer.ensure_built((None, *shape[1:]))
+    layer.build((None, *shape[1:]))
     randomize(layer)
     return layer
 
@@ -74,7 +74,7 @@ def test_cumulative_average() -> None:
     np.testing.assert_allclose(layer.moving_variance, np.mean([x.var(0) for x in batches], axis=0))
     assert layer.state()["batches_seen"] == 4
     twin = BatchNormalization.from_config(layer.get_config())
-    twin.ensure_built((None, 3))
+    twin.build((None, 3))
     twin.set_weights(layer.get_weights())
     for one in (layer, twin):
         one.forward(sample(5, 3, seed=9), training=True)
@@ -182,4 +182,4 @@ def test_refusals() -> None:
     with pytest.raises(ShapeError, match=r"Received: shape \(None, 4\)"):
         built((2, 3))(np.ones((2, 4)))
     with pytest.raises(ShapeError, match="must be known"):
-        BatchNormalization().ensure_built((None, None))
+        BatchNormalization().build((None, None))

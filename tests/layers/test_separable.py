@@ -97,7 +97,7 @@ def test_only_what_is_needed_is_computed(engine_calls: list[str]) -> None:
 
 def test_parameters_have_their_keras_names() -> None:
     layer = SeparableConv2D(4, 3, pointwise_regularizer="l1", depthwise_regularizer="l2")
-    layer.ensure_built((None, 5, 5, 2))
+    layer.build((None, 5, 5, 2))
     names = [p.path.partition("/")[2] for p in layer.parameters]
     assert names == ["depthwise_kernel", "pointwise_kernel", "bias"]
     assert layer.pointwise_kernel.regularizer is not None

@@ -66,7 +66,7 @@ def test_words_give_the_numbers_of_keras(
         with pytest.raises(ShapeError):
             layer(x)
         return
-    layer.ensure_built((None, n, 3))
+    layer.build((None, n, 3))
     layer.kernel.assign(small_integers(np.random.default_rng(k), layer.kernel.shape))
     w = layer.kernel.numpy()
     assert_exact(layer(x), by_definition(x, w, (s,), (pads,), (d,)))
@@ -113,7 +113,7 @@ def test_values_in_both_formats(rank: int, arguments: dict[str, Any]) -> None:
     assert last.kernel.shape == (*(3,) * rank, 6 // arguments.get("groups", 1), 4)
     rng = np.random.default_rng(1)
     last.set_weights([small_integers(rng, a.shape) for a in last.get_weights()])
-    first.ensure_built((None, 4, *x.shape[1:-1]))
+    first.build((None, 4, *x.shape[1:-1]))
     first.set_weights(last.get_weights())
     y, backward = last.forward(x, training=True)
     stride = arguments.get("strides", 1)
@@ -147,7 +147,7 @@ def test_gradients(activation: str | None) -> None:
     layer = Conv2DTranspose(
         3, (2, 3), strides=(2, 1), padding="same", activation=activation, dtype="float64", groups=1
     )
-    layer.ensure_built((None, 4, 3, 2))
+    layer.build((None, 4, 3, 2))
     rng = np.random.default_rng(5)
     layer.set_weights([rng.standard_normal(a.shape) for a in layer.get_weights()])
     check_layer(layer, rng.standard_normal((2, 4, 3, 2)))

@@ -223,7 +223,7 @@ class Doubled(Layer):
         super().__init__(**kwargs)
         self.start = start
 
-    def build(self, input_shape: Any) -> None:
+    def add_parameters(self, input_shape: Any) -> None:
         self.offset = self.add_parameter(
             "offset", (input_shape[-1],), gc.initializers.Constant(self.start)
         )

@@ -184,7 +184,7 @@ def test_without_a_shape_the_first_data_build_it() -> None:
 
 def test_build_by_hand() -> None:
     model = Sequential([Flatten(), Dense(3)])
-    model.ensure_built((None, 7))
+    model.build((None, 7))
     assert model.output_shape == (None, 3)
 
 
@@ -475,3 +475,21 @@ def test_the_convolution_of_the_notes() -> None:
         filters=2, kernel_size=(3, 3), padding=0, input_shape=(7, 7, 3), strides=(2, 2)
     )
     assert Sequential([layer]).output_shape == (None, 3, 3, 2)
+
+
+def test_build_as_in_keras() -> None:
+    layer = layers.Conv2D(4, 3)
+    layer.build((None, 8, 8, 2))
+    layer.build((5, 9, 9, 2))
+    assert [p.name for p in layer.parameters] == ["kernel", "bias"]
+    with pytest.raises(ShapeError, match="expected 2 channels"):
+        layer.build((None, 8, 8, 3))
+    model = Sequential([layers.Flatten(), layers.Dense(3)])
+    model.build((None, 4, 2))
+    assert model.output_shape == (None, 3)
+    assert model.count_params() == 27
+
+
+def test_a_layer_written_for_keras_is_told_what_to_define() -> None:
+    with pytest.raises(TypeError, match="add_parameters"):
+        type("Mine", (layers.Dense,), {"build": lambda self, shape: None})

@@ -60,6 +60,8 @@ def test_a_logarithmic_axis_shows_all_values(low: float, ratio: float) -> None:
 def test_logarithmic_labels() -> None:
     labels = [label for _, label in logarithmic_axis([0.03, 2.3]).ticks]
     assert labels == ["0.05", "0.1", "0.2", "0.5", "1", "2"]
+    between = [label for _, label in logarithmic_axis([208.0, 416.0]).ticks]  # without 200 and 500
+    assert between == ["300", "400"]
 
 
 @pytest.mark.parametrize(
