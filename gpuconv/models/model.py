@@ -20,7 +20,8 @@ from gpuconv.callbacks.history import History
 from gpuconv.containers import unwrap
 from gpuconv.data import make_batches
 from gpuconv.dispatch import engine_for
-from gpuconv.errors import InvalidArgumentError, NotBuiltError
+from gpuconv.errors import InvalidArgumentError, NotBuiltError, one_of
+from gpuconv.geometry import as_int
 from gpuconv.layers.base import Layer
 from gpuconv.models.running import Running
 from gpuconv.random import SeedStream
@@ -356,10 +357,12 @@ class Model(Layer):
 
         Raises:
             NotBuiltError: the model has not seen an input shape.
+            InvalidArgumentError: an unknown style, or a length below 1.
         """
         from gpuconv.models.summary import summary_text
 
-        text = summary_text(self, line_length, one_style(style))
+        length = None if line_length is None else as_int(line_length, "line_length", 1)
+        text = summary_text(self, length, one_style(style))
         (print_fn or print)(text)
 
     def save(
@@ -410,9 +413,7 @@ def one_style(style: str) -> str:
     Raises:
         InvalidArgumentError: neither ``"table"`` nor ``"classic"``.
     """
-    if style not in ("table", "classic"):
-        raise InvalidArgumentError(f"style must be 'table' or 'classic'. Received: {style!r}")
-    return style
+    return one_of(style, ("table", "classic"), "style")
 
 
 def _as_metrics(given: Any) -> list[metrics.Metric]:

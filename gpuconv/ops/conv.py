@@ -5,48 +5,14 @@ One N-dimensional implementation; the public names differ in their number of spa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from gpuconv.errors import one_of
 from gpuconv.geometry import PADDING_MODES, as_int, as_tuple
 from gpuconv.ops import convolution as core
 from gpuconv.ops import layouts
 from gpuconv.ops.arguments import hashable, operands, require_bias, require_shape, shape_tuple
-
-
-class ConvFunction(Protocol):
-    """``y = conv(x, w, bias, ...)``; see the docstring of ``conv2d``."""
-
-    def __call__(
-        self,
-        x: Any,
-        w: Any,
-        bias: Any = None,
-        stride: int | Sequence[int] = 1,
-        padding: Any = 0,
-        dilation: int | Sequence[int] = 1,
-        groups: int = 1,
-        padding_mode: str = "zeros",
-        layout: str = ...,
-    ) -> Any: ...
-
-
-class ConvGradient(Protocol):
-    """A gradient of ``conv``, from ``dy``, the other operand and the shape of the result."""
-
-    def __call__(
-        self,
-        dy: Any,
-        other: Any,
-        shape: Sequence[int],
-        stride: int | Sequence[int] = 1,
-        padding: Any = 0,
-        dilation: int | Sequence[int] = 1,
-        groups: int = 1,
-        padding_mode: str = "zeros",
-        layout: str = ...,
-    ) -> Any: ...
 
 
 def problem_of(
@@ -71,7 +37,7 @@ def problem_of(
     )
 
 
-def _make(rank: int) -> tuple[ConvFunction, ConvGradient, ConvGradient]:
+def _make(rank: int) -> tuple[Callable[..., Any], ...]:
     default, channels_first = layouts.LAYOUTS[rank]
 
     def conv(
@@ -161,7 +127,7 @@ def _make(rank: int) -> tuple[ConvFunction, ConvGradient, ConvGradient]:
         (conv_backward_weight, "_backward_weight"),
     ):
         function.__name__ = function.__qualname__ = f"conv{rank}d{suffix}"
-    return conv, conv_backward_input, conv_backward_weight  # type: ignore[return-value]
+    return conv, conv_backward_input, conv_backward_weight
 
 
 _FORWARD = """{rank}-D convolution (cross-correlation: the kernel is not flipped), as PyTorch's.

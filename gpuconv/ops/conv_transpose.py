@@ -6,47 +6,13 @@ its own: its forward is that convolution's backward_input, its backward_input is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from gpuconv.geometry import as_int, as_tuple
 from gpuconv.ops import convolution as core
 from gpuconv.ops import layouts
 from gpuconv.ops.arguments import hashable, operands, require_bias, require_shape, shape_tuple
-
-
-class ConvTransposeFunction(Protocol):
-    """``y = conv_transpose(x, w, bias, ...)``; see the docstring of ``conv_transpose2d``."""
-
-    def __call__(
-        self,
-        x: Any,
-        w: Any,
-        bias: Any = None,
-        stride: int | Sequence[int] = 1,
-        padding: Any = 0,
-        output_padding: int | Sequence[int] | None = None,
-        groups: int = 1,
-        dilation: int | Sequence[int] = 1,
-        layout: str = ...,
-    ) -> Any: ...
-
-
-class ConvTransposeGradient(Protocol):
-    """A gradient of ``conv_transpose``: ``dy``, the other operand, the shape of the result."""
-
-    def __call__(
-        self,
-        dy: Any,
-        other: Any,
-        shape: Sequence[int],
-        stride: int | Sequence[int] = 1,
-        padding: Any = 0,
-        output_padding: int | Sequence[int] | None = None,
-        groups: int = 1,
-        dilation: int | Sequence[int] = 1,
-        layout: str = ...,
-    ) -> Any: ...
 
 
 def problem_of(
@@ -71,9 +37,7 @@ def problem_of(
     )
 
 
-def _make(
-    rank: int,
-) -> tuple[ConvTransposeFunction, ConvTransposeGradient, ConvTransposeGradient]:
+def _make(rank: int) -> tuple[Callable[..., Any], ...]:
     default, channels_first = layouts.LAYOUTS[rank]
 
     def conv_transpose(
@@ -158,7 +122,7 @@ def _make(
     ):
         function.__doc__ = text.format(**names)
         function.__name__ = function.__qualname__ = f"conv_transpose{rank}d{suffix}"
-    return (  # type: ignore[return-value]
+    return (
         conv_transpose,
         conv_transpose_backward_input,
         conv_transpose_backward_weight,

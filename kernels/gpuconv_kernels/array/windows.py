@@ -1,33 +1,35 @@
 """Windows that slide along one dimension: which outputs meet which inputs, at each position.
 
-Padding is never stored. A window that hangs over the input meets fewer elements, and every run of
-outputs that meets real elements at one position of the window becomes one pair of slices.
+Padding is never stored. A window that hangs over the input meets fewer elements: the outputs that
+meet a real element at one position of the window are one run, so they become a pair of slices.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from gpuconv_kernels.array.boxes import NDArray
 
+SHORT_ROW: Final = 128
+"""Bytes of a position's channels below which arithmetic is faster on copies that lie together:
+to begin an inner loop takes as long as a dozen numbers in it."""
 
-class Meeting(NamedTuple):
-    """One position of the window and a run of outputs for which it lies in the input.
+
+class Tap(NamedTuple):
+    """One position of the window, and the outputs for which it lies in the input.
 
     Attributes:
         offset: distance from the window's start.
         outputs: counted from the first output of the span.
         inputs: counted from the first input of the span.
-        first: whether these windows meet the input here for the first time.
     """
 
     offset: int
     outputs: slice
     inputs: slice
-    first: bool
 
 
 class Span(NamedTuple):
@@ -36,13 +38,13 @@ class Span(NamedTuple):
     Attributes:
         outputs: their number.
         inputs: the elements read, from the first to the last.
-        meetings: in the order of the window's positions.
+        taps: those that meet the input at all, in order.
         missing: outputs whose windows lie outside of the input altogether.
     """
 
     outputs: int
     inputs: slice
-    meetings: tuple[Meeting, ...]
+    taps: tuple[Tap, ...]
     missing: tuple[int, ...]
 
 
@@ -56,27 +58,17 @@ def span(
     end = origin + (outputs - 1) * stride + dilation * (window - 1) + 1
     first = min(max(origin, 0), extent)
     inputs = slice(first, max(min(end, extent), first))
-    meetings = []
-    begun = outputs  # from this output on, windows have met the input already
-    for tap in range(window):
-        at = origin + tap * dilation  # what the first output meets here
-        lower = max(-(at // stride), 0)
-        upper = min((extent - 1 - at) // stride + 1, outputs)
-        # The run of a later position begins and ends further to the left, so its windows have
-        # met the input before exactly from ``begun`` on.
-        for p, q, fresh in ((lower, min(begun, upper), True), (max(lower, begun), upper, False)):
-            if p < q:
-                source = slice(at + p * stride - first, at + (q - 1) * stride + 1 - first, stride)
-                meetings.append(Meeting(tap * dilation, slice(p, q), source, fresh))
-        if lower < upper:
-            begun = min(begun, lower)
-    missing: list[int] = []
-    edge = 0
-    for run in reversed([m.outputs for m in meetings if m.first]):
-        missing.extend(range(edge, run.start))
-        edge = run.stop
-    missing.extend(range(edge, outputs))
-    return Span(outputs, inputs, tuple(meetings), tuple(missing))
+    taps = []
+    met = np.zeros(outputs, bool)
+    for position in range(window):
+        at = origin + position * dilation  # what the first output meets here
+        p = max(-(at // stride), 0)
+        q = min((extent - 1 - at) // stride + 1, outputs)
+        if p < q:
+            source = slice(at + p * stride - first, at + (q - 1) * stride + 1 - first, stride)
+            taps.append(Tap(position * dilation, slice(p, q), source))
+            met[p:q] = True
+    return Span(outputs, inputs, tuple(taps), tuple(np.flatnonzero(~met).tolist()))
 
 
 def at(axis: int, index: Any) -> tuple[Any, ...]:
@@ -100,9 +92,35 @@ def copy(source: NDArray, target: NDArray) -> None:
 
 
 def together(values: NDArray) -> NDArray:
-    """Copy a view that skips positions: arithmetic on it then runs in long inner loops."""
-    if values.strides[-2] == values.shape[-1] * values.itemsize or values.shape[-2] == 1:
+    """Copy a view (..., C) that skips positions, if so few channels make arithmetic slow."""
+    row = values.shape[-1] * values.itemsize
+    if row >= SHORT_ROW or values.strides[-2] == row or values.shape[-2] == 1:
         return values
     copied: NDArray = np.empty(values.shape, values.dtype)
     copy(values, copied)
     return copied
+
+
+def combine_along(
+    combine: np.ufunc, identity: float, values: NDArray, axis: int, along: Span, out: NDArray
+) -> None:
+    """Write what ``combine`` makes of each window along one axis, its taps taken in order.
+
+    ``identity`` stands where a window has no first tap, so that no result depends on how the
+    outputs are cut into spans.
+    """
+    whole = slice(0, along.outputs)
+    rest = along.taps
+    if len(rest) > 1 and rest[0].outputs == rest[1].outputs == whole:
+        one, two = (together(values[at(axis, tap.inputs)]) for tap in rest[:2])
+        combine(one, two, out=out)
+        rest = rest[2:]
+    else:
+        if not rest or rest[0].outputs != whole:
+            out.fill(identity)
+        if rest:
+            copy(values[at(axis, rest[0].inputs)], out[at(axis, rest[0].outputs)])
+            rest = rest[1:]
+    for tap in rest:
+        target = out[at(axis, tap.outputs)]
+        combine(target, together(values[at(axis, tap.inputs)]), out=target)
