@@ -147,8 +147,10 @@ class Registry(Generic[T]):
             return identifier()
         if isinstance(identifier, Mapping) and "class_name" in identifier:
             maker: Any = self._find(str(identifier["class_name"]))
-            made: T = maker.from_config(dict(identifier.get("config") or {}))
-            return made
+            config = identifier.get("config") or {}
+            if isinstance(config, Mapping):
+                made: T = maker.from_config(dict(config))
+                return made
         raise InvalidArgumentError(
             f"expected a {self.kind}: a name such as {next(iter(self._makers))!r}, an instance of "
             f"{self.base.__name__}, or a dict with 'class_name' and 'config'. "

@@ -28,7 +28,7 @@ def unwrap(value: Any, name: str = "") -> tuple[Array, Wrap]:
 
     Raises:
         DTypeError: strings, objects or complex numbers.
-        ShapeError, InvalidArgumentError: ragged lists, masked arrays.
+        ShapeError, InvalidArgumentError: ragged lists, masked elements.
     """
     if isinstance(value, Tensor):
         return value.array, Tensor

@@ -120,11 +120,14 @@ class Engine(ABC):
     # --- pooling ---------------------------------------------------------------------
 
     @abstractmethod
-    def max_pool(self, x: Array, geometry: PoolGeometry) -> tuple[Array, Array]:
+    def max_pool(
+        self, x: Array, geometry: PoolGeometry, with_indices: bool
+    ) -> tuple[Array, Array | None]:
         """``x`` (N, *in, C) -> ``y`` and ``indices`` (int64), both (N, *out, C).
 
         An index counts row-major in the un-padded spatial plane. The first maximum in
-        row-major order of the window wins; NaN beats every number.
+        row-major order of the window wins; NaN beats every number. Indices are computed only
+        ``with_indices``, else None; ``y`` has the same bits in both cases.
         """
 
     @abstractmethod

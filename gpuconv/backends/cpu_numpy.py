@@ -19,6 +19,7 @@ from gpuconv.geometry import ConvGeometry, PoolGeometry
 from gpuconv.random import generator_for
 from gpuconv_kernels.array import (
     activations,
+    col2im,
     depthwise,
     im2col,
     normalization,
@@ -44,7 +45,7 @@ class CpuNumpy(Engine):
         self, op: str, geometry: ConvGeometry | PoolGeometry, dtype: str, workspace_limit: int
     ) -> Plan | Refusal:
         if isinstance(geometry, PoolGeometry):
-            return Plan("windows", 0, "one pass over the array for each position of the window")
+            return _plan_pooling(op, geometry, dtype)
         if op == "conv_backward_input":
             return _plan_backward_input(geometry, dtype, workspace_limit)
         return _plan_product(geometry, dtype, workspace_limit, op == "conv_backward_weight")
@@ -71,6 +72,10 @@ class CpuNumpy(Engine):
         self, dy: Array, w: Array, geometry: ConvGeometry, workspace_limit: int
     ) -> Array:
         dx = np.empty(geometry.x_shape, dy.dtype)
+        if col2im.pays(geometry):
+            workspace = col2im.Workspace(geometry, dx.itemsize, workspace_limit)
+            col2im.backward_input(dy, w, dx, geometry, workspace)
+            return dx
         for phase in geometry.backward_input_phases:
             starts = zip(phase.offset, geometry.stride, strict=True)
             index = (slice(None), *(slice(r, None, s) for r, s in starts))
@@ -114,8 +119,10 @@ class CpuNumpy(Engine):
 
     # --- pooling ---------------------------------------------------------------------
 
-    def max_pool(self, x: Array, geometry: PoolGeometry) -> tuple[Array, Array]:
-        return pooling.max_pool(x, geometry)
+    def max_pool(
+        self, x: Array, geometry: PoolGeometry, with_indices: bool
+    ) -> tuple[Array, Array | None]:
+        return pooling.max_pool(x, geometry, with_indices)
 
     def max_pool_backward(self, dy: Array, indices: Array, geometry: PoolGeometry) -> Array:
         return pooling.max_pool_backward(dy, indices, geometry)
@@ -338,6 +345,21 @@ def _forward_into(
         im2col.forward(x, w, y, g, _forward_workspace(g, y.itemsize, workspace_limit), epilogue)
 
 
+def _plan_pooling(op: str, g: PoolGeometry, dtype: str) -> Plan:
+    itemsize = np.dtype(dtype).itemsize
+    needed = pooling.workspace_bytes(op, g, itemsize)
+    count = math.prod(
+        -(-e // s)
+        for e, s in zip((g.batch, *g.output), pooling.box_shape(g, itemsize), strict=True)
+    )
+    where = "in one box" if count <= 1 else f"in {count} boxes that stay in cache"
+    if op == "max_pool_backward":
+        return Plan("scatter", needed, f"each gradient goes where its index points, {where}")
+    if g.is_global:
+        return Plan("reduction", needed, "one window: whole planes at once")
+    return Plan("separable", needed, f"one dimension of the window after the other, {where}")
+
+
 def _backward_weights(w: Array, taps: tuple[tuple[int, ...], ...], groups: int) -> Array:
     """(*k, C/g, F) -> (*taps, F/g, C): the weights of the convolution that runs backwards.
 
@@ -391,6 +413,12 @@ def _plan_product(g: ConvGeometry, dtype: str, limit: int, to_weights: bool) -> 
 
 def _plan_backward_input(g: ConvGeometry, dtype: str, limit: int) -> Plan:
     itemsize = np.dtype(dtype).itemsize
+    if col2im.pays(g):
+        return Plan(
+            "gemm+col2im",
+            col2im.Workspace(g, itemsize, limit).bytes + math.prod(g.w_shape) * itemsize,
+            f"few outputs {g.output} for the input {g.input}: each adds its window to the gradient",
+        )
     strided = max(g.stride) > 1
     inner = [phase.geometry for phase in g.backward_input_phases if phase.geometry is not None]
     if not inner:

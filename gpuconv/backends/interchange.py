@@ -40,7 +40,7 @@ def as_array(value: Any, dtype: Any = None, floats: Any = "float32") -> Array:
         DTypeError: not numbers, or complex ones; or an unknown ``dtype``.
         ShapeError: nested lists of unequal lengths.
         InvalidArgumentError: memory that cannot be shared, or numbers out of ``dtype``'s range,
-            or a masked array.
+            or masked elements.
         BackendUnavailableError: the memory is on a GPU, and CuPy is missing.
     """
     wanted = None if dtype is None else check_dtype(dtype)
@@ -64,11 +64,11 @@ def _plain_array(array: Array) -> Array:
     """Return the array without NumPy's subclasses, which pass their own rules on to every result.
 
     Raises:
-        InvalidArgumentError: a masked array, whose masked elements have no value.
+        InvalidArgumentError: masked elements.
     """
     if type(array) is np.ndarray or is_cupy(array):
         return array
-    if isinstance(array, np.ma.MaskedArray):
+    if np.ma.is_masked(array):
         raise InvalidArgumentError(
             "masked elements have no value to compute with; give them one with "
             f"numpy.ma.filled(array, value). Received: {_describe(array)}"

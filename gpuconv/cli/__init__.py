@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpuconv import __version__
+from gpuconv.cli.lines import say
 from gpuconv.errors import GpuconvError, InvalidArgumentError, suggestion
 
 
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         return status
     except (GpuconvError, OSError) as error:
-        print(f"gpuconv: {error}", file=sys.stderr)
+        say(f"gpuconv: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("gpuconv: interrupted", file=sys.stderr)

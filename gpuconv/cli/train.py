@@ -16,6 +16,7 @@ from gpuconv import __version__, set_seed, zoo
 from gpuconv.backends.selection import resolve_device, use_backend
 from gpuconv.callbacks import History, StopOnInterrupt
 from gpuconv.cli import run_folder
+from gpuconv.cli.lines import say
 from gpuconv.cli.run_folder import RunFolder
 from gpuconv.data import load_digits
 from gpuconv.errors import InvalidArgumentError, one_of
@@ -64,14 +65,14 @@ def _train(options: argparse.Namespace) -> int:
     (x, y), test = DATA[settings["data"]]()
     model = _compiled(settings, len(x))
 
-    print(f"Backend: {device} ({reason})")
-    print(f"Data:    {settings['data']}, {len(x)} images to learn from, {len(test[0])} to test")
+    say(f"Backend: {device} ({reason})", indent=9)
+    say(f"Data:    {settings['data']}, {len(x)} images to learn from, {len(test[0])} to test", 9)
     _print_decisions(model, settings["batch_size"])
     model.summary()
     if epochs_done >= settings["epochs"]:
-        print(f"All {epochs_done} epochs are done; a larger --epochs goes on")
+        say(f"All {epochs_done} epochs are done; a larger --epochs goes on")
     elif options.resume:
-        print(f"Going on with {folder} after {epochs_done} epochs")
+        say(f"Going on with {folder} after {epochs_done} epoch{'s' * (epochs_done != 1)}")
     interrupt = StopOnInterrupt()
     started = time.perf_counter()
     history = model.fit(
@@ -98,17 +99,17 @@ def _train(options: argparse.Namespace) -> int:
             "epochs_done": len(history.epoch),
             "interrupted": interrupt.interrupted,
             "seconds": round(seconds, 2),
-            "test": {"loss": loss, "accuracy": accuracy},
+            # JSON has no NaN, which is the loss of a training that diverged.
+            "test": {"loss": loss if math.isfinite(loss) else None, "accuracy": accuracy},
         },
     )
-    print(
-        f"Test accuracy {accuracy:.4f}, loss {loss:.4f}, on {len(test[0])} images not seen before"
-    )
+    say(f"Test accuracy {accuracy:.4f}, loss {loss:.4f}, on {len(test[0])} images not seen before")
     files = [file for file in (run_folder.MODEL, run_folder.HISTORY) if (folder / file).exists()]
-    print(f"In {folder}: {', '.join([*files, *pictures, run_folder.SETTINGS])}")
+    say(f"In {folder}: {', '.join([*files, *pictures, run_folder.SETTINGS])}", indent=4)
     if interrupt.interrupted:
-        print(
-            f"Stopped after {len(history.epoch)} whole epochs. To go on: "
+        done = len(history.epoch)
+        say(
+            f"Stopped after {done} whole epoch{'s' * (done != 1)}. To go on: "
             f"gpuconv train --resume --out {folder}"
         )
         return 130
@@ -133,13 +134,15 @@ def _open_run(options: argparse.Namespace) -> tuple[Path, dict[str, Any], int]:
         return run_folder.new_folder(options.out, settings["data"]), settings, 0
     folder = run_folder.existing_folder(options.out)
     configuration, _ = read_model_file(folder / run_folder.MODEL)
-    progress = configuration.get("progress")
-    if not isinstance(progress, dict) or "settings" not in progress:
+    progress: Any = configuration.get("progress")
+    whole = isinstance(progress, dict) and "epoch" in progress
+    saved: Any = progress.get("settings") if whole else None
+    if not isinstance(saved, dict) or not {*DEFAULTS} <= {*saved}:
         raise InvalidArgumentError(
             f"the model there was not saved by 'gpuconv train', so there is no run to go on with. "
             f"Received: {folder}"
         )
-    settings, done = dict(progress["settings"]), int(progress["epoch"])
+    settings, done = dict(saved), int(progress["epoch"])
     for name, value in given.items():
         if value is None:
             continue
@@ -188,7 +191,7 @@ def _print_decisions(model: Model, batch_size: int) -> None:
             layers.setdefault(key, []).append(layer.name)
         shape = layer.compute_output_shape(shape)
     for (engine, algorithm, reason), names in layers.items():
-        print(f"Engine:  {engine}, {algorithm} for {', '.join(names)}: {reason}")
+        say(f"Engine:  {engine}, {algorithm} for {', '.join(names)}: {reason}", indent=9)
 
 
 def _leave_pictures(folder: Path, model: Model, history: History, test: Any) -> list[str]:

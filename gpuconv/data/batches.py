@@ -46,8 +46,7 @@ class ArrayBatches:
         y: targets, likewise, or None.
         sample_weight: one number a sample, shape (N,), or None.
         batch_size: samples a batch; the last batch of an epoch may be shorter.
-        steps_per_epoch: batches an epoch, at most those that there are (None: all). The first
-            ones in the order of the epoch are taken.
+        steps_per_epoch: batches an epoch, at most those that there are (None: all).
 
     Raises:
         ShapeError: lengths differ, or a value is ragged or a scalar.
@@ -81,12 +80,15 @@ class ArrayBatches:
     def __len__(self) -> int:
         return self.steps or 0
 
-    def epoch(self, permutation: np.ndarray[Any, Any] | None = None) -> Iterator[Batch]:
+    def epoch(
+        self, permutation: np.ndarray[Any, Any] | None = None, first: int = 0
+    ) -> Iterator[Batch]:
         """Yield the batches of one epoch.
 
         Args:
             permutation: all sample numbers in the order to be used. None keeps the order, and
                 batches of NumPy and CuPy arrays are then views; else they are copies.
+            first: number of the batch to begin with; after the last one comes batch 0.
 
         Raises:
             InvalidArgumentError: the permutation has a wrong length.
@@ -96,7 +98,7 @@ class ArrayBatches:
             raise InvalidArgumentError(
                 f"permutation must have shape ({samples},). Received: {np.shape(permutation)}"
             )
-        return self._batches(samples, permutation)
+        return self._batches(samples, permutation, first)
 
     def check_finite(self) -> None:
         """Look for NaN and infinity in inputs, targets and weights.
@@ -110,8 +112,12 @@ class ArrayBatches:
         if self.sample_weight is not None:
             check_finite(self.sample_weight, "sample_weight")
 
-    def _batches(self, samples: int, permutation: np.ndarray[Any, Any] | None) -> Iterator[Batch]:
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
+    def _batches(
+        self, samples: int, permutation: np.ndarray[Any, Any] | None, first: int
+    ) -> Iterator[Batch]:
+        available = -(-samples // self.batch_size)
+        for number in range(first, first + len(self)):
+            start = number % available * self.batch_size
             stop = min(start + self.batch_size, samples)
             chosen = None if permutation is None else np.asarray(permutation[start:stop])
             parts = tuple(_cut(part, start, stop, chosen) for part in self.x)

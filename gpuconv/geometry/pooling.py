@@ -93,7 +93,11 @@ class PoolGeometry:
     @property
     def is_global(self) -> bool:
         """One window that covers the whole input, nothing else."""
-        return self.window == self.input and all(p == (0, 0) for p in self.pads)
+        return (
+            self.window == self.input
+            and all(d == 1 for d in self.dilation)
+            and all(p == (0, 0) for p in self.pads)
+        )
 
     @functools.cached_property
     def divisors(self) -> tuple[tuple[int, ...], ...]:

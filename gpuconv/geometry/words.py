@@ -69,11 +69,11 @@ def as_extents(value: Any, name: str) -> tuple[int, ...]:
     return tuple(as_int(entry, name, 0) for entry in entries)
 
 
-def as_open_shape(value: Any, name: str) -> tuple[int | None, ...]:
+def as_open_shape(value: Any, name: str, minimum: int = 0) -> tuple[int | None, ...]:
     """Return a shape in which extents that are not known yet are None.
 
     Raises:
-        InvalidArgumentError: not a sequence of None and integers of at least 0.
+        InvalidArgumentError: not a sequence of None and integers of at least ``minimum``.
     """
     entries = entries_of(value)
     if entries is None:
@@ -82,7 +82,7 @@ def as_open_shape(value: Any, name: str) -> tuple[int | None, ...]:
             f"{name} must be a tuple of integers, or of None where an extent is not known.{hint} "
             f"Received: {shown(value)}"
         )
-    return tuple(None if entry is None else as_int(entry, name, 0) for entry in entries)
+    return tuple(None if entry is None else as_int(entry, name, minimum) for entry in entries)
 
 
 def entries_of(value: Any) -> list[Any] | None:

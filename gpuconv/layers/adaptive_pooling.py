@@ -32,12 +32,17 @@ class AdaptiveMaxPoolingND(AdaptivePoolingND):
 
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:
         input = tuple(x.shape[1:-1])
-        y, indices = ops.max_pool(x, ops.output_extents(input, self.output_size))
+        output = ops.output_extents(input, self.output_size)
+        y, indices = ops.max_pool(x, output, with_indices=True)
 
         def backward(dy: Array, input_gradient: bool = True) -> Array | None:
             return ops.max_pool_backward(dy, indices, input) if input_gradient else None
 
         return y, backward
+
+    def infer_channels_last(self, x: Array) -> Array:
+        output = ops.output_extents(x.shape[1:-1], self.output_size)
+        return ops.max_pool(x, output, with_indices=False)[0]
 
 
 class AdaptiveAveragePoolingND(AdaptivePoolingND):

@@ -12,7 +12,7 @@ from gpuconv.backends.arrays import array_module, to_device
 from gpuconv.backends.base import Array
 from gpuconv.dispatch import engine_for
 from gpuconv.errors import ShapeError
-from gpuconv.geometry import as_int
+from gpuconv.geometry import as_extents, as_int
 from gpuconv.layers.arguments import as_number
 from gpuconv.layers.axes import resolve_axis
 from gpuconv.layers.base import Backward, Shape
@@ -87,9 +87,7 @@ class BatchNormalization(Normalizing):
         self.moving_variance_initializer = initializers.get(moving_variance_initializer)
         self.unbiased_moving_variance = bool(unbiased_moving_variance)
         self.track_moving_statistics = bool(track_moving_statistics)
-        self.input_ranks = (
-            None if input_ranks is None else tuple(as_int(n, "input_ranks", 2) for n in input_ranks)
-        )
+        self.input_ranks = None if input_ranks is None else as_extents(input_ranks, "input_ranks")
         self.moving_mean = None
         self.moving_variance = None
         self.batches_seen = None

@@ -40,7 +40,7 @@ class GlobalMaxPoolingND(GlobalPoolingND):
 
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:
         geometry = self.geometry(x.shape)
-        y, indices = ops.max_pool(x, geometry)
+        y, indices = ops.max_pool(x, geometry, with_indices=True)
 
         def backward(dy: Array, input_gradient: bool = True) -> Array | None:
             if not input_gradient:
@@ -50,8 +50,7 @@ class GlobalMaxPoolingND(GlobalPoolingND):
         return self._shaped(y), backward
 
     def infer_channels_last(self, x: Array) -> Array:
-        self.geometry(x.shape)  # refuses an empty input
-        return x.max(axis=tuple(range(1, x.ndim - 1)), keepdims=self.keepdims)
+        return self._shaped(ops.max_pool(x, self.geometry(x.shape), with_indices=False)[0])
 
 
 class GlobalAveragePoolingND(GlobalPoolingND):

@@ -51,39 +51,62 @@ class Merge(Layer):
 
 
 class ElementwiseMerge(Merge):
-    """A merge of arrays of one shape, which is the output's too."""
+    """A merge element by element. Where an input has extent 1 and another more, it is repeated,
+    as in Keras; all have the same number of dimensions and the same batch.
+
+    Subclasses write ``combine``, which sees arrays of one shape.
+    """
+
+    def combine(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
+        """Compute the output, and the function to the inputs' gradients."""
+        raise TypeError(f"{type(self).__name__} must define combine")
 
     def check_input_shape(self, shape: Sequence[Shape]) -> None:
         super().check_input_shape(shape)
-        known = {tuple(one)[1:] for one in shape}
-        if len(known) > 1:
+        one_rank = len({len(one) for one in shape}) == 1
+        if not one_rank or any(len(_repeated_to(e)) > 1 for e in zip(*shape, strict=True)):
             raise ShapeError(
-                f"{self.name}: expected inputs of one shape. "
+                f"{self.name}: expected inputs of one shape, or with extents of 1 instead. "
                 f"Received: shapes {[tuple(one) for one in shape]}"
             )
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         self.check_input_shape(input_shape)
-        return tuple(input_shape[0])
+        return tuple(
+            next(iter(_repeated_to(extents)), None if None in extents else 1)
+            for extents in zip(*input_shape, strict=True)
+        )
+
+    def merge(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
+        xp = array_module(arrays[0])
+        shapes = [array.shape for array in arrays]
+        whole = self.compute_output_shape(shapes)
+        y, gradients = self.combine(
+            [array if array.shape == whole else xp.broadcast_to(array, whole) for array in arrays]
+        )
+        return y, lambda dy: [
+            _summed_to(shape, gradient)
+            for shape, gradient in zip(shapes, gradients(dy), strict=True)
+        ]
 
 
 class Add(ElementwiseMerge):
-    """The sum of inputs of one shape.
+    """The sum of the inputs; extents of 1 are repeated.
 
     Raises:
-        ShapeError: no input, or different shapes (they are not broadcast).
+        ShapeError: no input, or shapes that do not fit together.
     """
 
-    def merge(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
+    def combine(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
         count = len(arrays)
         return _total(arrays), lambda dy: [dy] * count
 
 
 class Subtract(ElementwiseMerge):
-    """The first input minus the second.
+    """The first input minus the second; extents of 1 are repeated.
 
     Raises:
-        ShapeError: not two inputs, or different shapes (they are not broadcast).
+        ShapeError: not two inputs, or shapes that do not fit together.
     """
 
     def check_input_shape(self, shape: Sequence[Shape]) -> None:
@@ -91,18 +114,18 @@ class Subtract(ElementwiseMerge):
         if len(shape) != 2:
             raise ShapeError(f"{self.name}: expected two inputs. Received: {len(shape)}")
 
-    def merge(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
+    def combine(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
         return arrays[0] - arrays[1], lambda dy: [dy, -dy]
 
 
 class Multiply(ElementwiseMerge):
-    """The product of inputs of one shape.
+    """The product of the inputs; extents of 1 are repeated.
 
     Raises:
-        ShapeError: no input, or different shapes (they are not broadcast).
+        ShapeError: no input, or shapes that do not fit together.
     """
 
-    def merge(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
+    def combine(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
         def gradients(dy: Array) -> list[Array]:
             # Products of the others from both ends: a division would fail at zeros.
             before = [dy]
@@ -119,13 +142,13 @@ class Multiply(ElementwiseMerge):
 
 
 class Average(ElementwiseMerge):
-    """The mean of inputs of one shape.
+    """The mean of the inputs; extents of 1 are repeated.
 
     Raises:
-        ShapeError: no input, or different shapes (they are not broadcast).
+        ShapeError: no input, or shapes that do not fit together.
     """
 
-    def merge(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
+    def combine(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
         share = 1.0 / len(arrays)
 
         def gradients(dy: Array) -> list[Array]:
@@ -140,7 +163,7 @@ class _Extreme(ElementwiseMerge):
 
     function: str
 
-    def merge(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
+    def combine(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
         xp = array_module(arrays[0])
         pick = getattr(xp, self.function)
         y, winner = arrays[0], xp.zeros(arrays[0].shape, "int32")
@@ -153,20 +176,24 @@ class _Extreme(ElementwiseMerge):
 
 
 class Maximum(_Extreme):
-    """The largest of inputs of one shape; NaN wins. Of equal inputs the first gets the gradient.
+    """The largest of the inputs; NaN wins. Of equal inputs the first gets the gradient.
+
+    Extents of 1 are repeated.
 
     Raises:
-        ShapeError: no input, or different shapes (they are not broadcast).
+        ShapeError: no input, or shapes that do not fit together.
     """
 
     function = "maximum"
 
 
 class Minimum(_Extreme):
-    """The smallest of inputs of one shape; NaN wins. Of equal inputs the first gets the gradient.
+    """The smallest of the inputs; NaN wins. Of equal inputs the first gets the gradient.
+
+    Extents of 1 are repeated.
 
     Raises:
-        ShapeError: no input, or different shapes (they are not broadcast).
+        ShapeError: no input, or shapes that do not fit together.
     """
 
     function = "minimum"
@@ -224,3 +251,14 @@ def _total(arrays: Sequence[Array]) -> Array:
 
 def _multiply(a: Array, b: Array) -> Array:
     return a * b
+
+
+def _repeated_to(extents: Sequence[int | None]) -> set[int]:
+    """The extents of one axis that are known and not 1; one at most if the inputs fit together."""
+    return {extent for extent in extents if extent is not None and extent != 1}
+
+
+def _summed_to(shape: Sequence[int], gradient: Array) -> Array:
+    """Add up what belongs to one repeated element."""
+    axes = tuple(a for a, n in enumerate(shape) if n != gradient.shape[a])
+    return gradient.sum(axis=axes, keepdims=True) if axes else gradient

@@ -71,12 +71,15 @@ class MaxPoolingND(PoolingND):
 
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:
         geometry = self.geometry(x.shape)
-        y, indices = ops.max_pool(x, geometry)
+        y, indices = ops.max_pool(x, geometry, with_indices=True)
 
         def backward(dy: Array, input_gradient: bool = True) -> Array | None:
             return ops.max_pool_backward(dy, indices, geometry) if input_gradient else None
 
         return y, backward
+
+    def infer_channels_last(self, x: Array) -> Array:
+        return ops.max_pool(x, self.geometry(x.shape), with_indices=False)[0]
 
 
 class AveragePoolingND(PoolingND):

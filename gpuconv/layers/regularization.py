@@ -8,8 +8,8 @@ from typing import Any
 from gpuconv.backends.arrays import array_module
 from gpuconv.backends.base import Array
 from gpuconv.dispatch import engine_for
-from gpuconv.errors import InvalidArgumentError, ShapeError
-from gpuconv.geometry import as_int
+from gpuconv.errors import ShapeError
+from gpuconv.geometry import as_open_shape
 from gpuconv.layers.arguments import as_number
 from gpuconv.layers.base import Backward, Layer, Shape
 from gpuconv.layers.spatial import Spatial
@@ -85,16 +85,8 @@ class Dropout(Dropping):
         **kwargs: Any,
     ) -> None:
         super().__init__(rate, seed=seed, **kwargs)
-        if isinstance(noise_shape, (int, str)):
-            raise InvalidArgumentError(
-                f"noise_shape must be a tuple of integers or None. Received: {noise_shape!r}"
-            )
         self.noise_shape = (
-            None
-            if noise_shape is None
-            else tuple(
-                None if n is None else as_int(n, "an entry of noise_shape", 1) for n in noise_shape
-            )
+            None if noise_shape is None else as_open_shape(noise_shape, "noise_shape", 1)
         )
 
     def check_input_shape(self, shape: Shape) -> None:

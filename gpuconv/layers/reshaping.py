@@ -8,7 +8,7 @@ from typing import Any
 
 from gpuconv.backends.base import Array
 from gpuconv.errors import InvalidArgumentError, ShapeError, one_of
-from gpuconv.geometry import as_int
+from gpuconv.geometry import as_extents, as_int
 from gpuconv.layers.base import Backward, Layer, Shape
 from gpuconv.layers.spatial import DATA_FORMATS
 from gpuconv.ops.layouts import channels_last, from_channels_last, shape_last
@@ -150,8 +150,7 @@ class Permute(Layer):
 
     def __init__(self, dims: Sequence[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        entries = [dims] if isinstance(dims, (int, str)) else list(dims)
-        self.dims = tuple(as_int(n, "an entry of dims", 1) for n in entries)
+        self.dims = as_extents([dims] if isinstance(dims, int) else dims, "dims")
         if sorted(self.dims) != list(range(1, len(self.dims) + 1)):
             raise InvalidArgumentError(
                 f"dims must hold each of 1, 2, ... once. Received: {self.dims}"

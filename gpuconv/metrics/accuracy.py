@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gpuconv.backends.arrays import array_module
-from gpuconv.errors import InvalidArgumentError
+from gpuconv.errors import InvalidArgumentError, shown
 from gpuconv.losses.targets import (
     bring_together,
     check_one_hot_shape,
@@ -31,6 +34,9 @@ class BinaryAccuracy(MeanMetric):
 
     def __init__(self, name: str | None = None, threshold: float = 0.5) -> None:
         super().__init__(name)
+        number = isinstance(threshold, (int, float, np.number)) and not isinstance(threshold, bool)
+        if not number or math.isnan(threshold):
+            raise InvalidArgumentError(f"threshold must be a number. Received: {shown(threshold)}")
         self.threshold = float(threshold)
 
     def values(self, y_true: Array, y_pred: Array) -> Array:

@@ -10,10 +10,12 @@ import numpy as np
 
 from gpuconv.backends.arrays import array_module, to_numpy
 from gpuconv.errors import InvalidArgumentError, ShapeError
+from gpuconv.geometry import as_int, entries_of
 from gpuconv.losses.targets import (
     align_weights,
     bring_together,
     check_class_numbers,
+    check_fraction,
     common_shape,
     known_shape,
 )
@@ -104,20 +106,13 @@ class _ThresholdMetric(Metric):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
+        several = entries_of(thresholds)
         self.thresholds: float | list[float] | None = None
-        if isinstance(thresholds, (int, float)):
-            self.thresholds = float(thresholds)
+        if several:
+            self.thresholds = [check_fraction(t, "each of thresholds") for t in several]
         elif thresholds is not None:
-            self.thresholds = [float(t) for t in thresholds]
-        if not self._levels or not all(0 <= t <= 1 for t in self._levels):
-            raise InvalidArgumentError(
-                f"thresholds must be in [0, 1], one or a list. Received: {thresholds!r}"
-            )
-        if class_id is not None and (isinstance(class_id, bool) or int(class_id) < 0):
-            raise InvalidArgumentError(
-                f"class_id must be a class number of at least 0. Received: {class_id!r}"
-            )
-        self.class_id = class_id
+            self.thresholds = check_fraction(thresholds, "thresholds, or each of them,")
+        self.class_id = None if class_id is None else as_int(class_id, "class_id", 0)
         self._hits: Any = 0.0
         self._total: Any = 0.0
 

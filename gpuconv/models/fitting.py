@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from gpuconv.callbacks.base import Callback, CallbackList, as_callbacks
 from gpuconv.callbacks.history import History
 from gpuconv.callbacks.progress import progress_callback
 from gpuconv.data import ArrayBatches, Batches, IterableBatches, make_batches, split_validation
+from gpuconv.data.batches import Batch
 from gpuconv.data.sources import read_rows, row_count
 from gpuconv.errors import InvalidArgumentError
 from gpuconv.geometry import as_int
@@ -93,7 +94,7 @@ class Fit:
                 if self.model.stop_training or self.batches.exhausted:
                     break
                 self.callbacks.call("on_epoch_begin", epoch, {})
-                running, whole = self._train_epoch(batches_done if epoch == first else 0)
+                running, whole = self._train_epoch(epoch, batches_done if epoch == first else 0)
                 if not whole:
                     break
                 logs = running.logs()
@@ -105,15 +106,20 @@ class Fit:
             self.callbacks.finish("on_train_end", logs)
         return self.history
 
-    def _train_epoch(self, batches_done: int) -> tuple[Running, bool]:
+    def _batches_of(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch; in order, each epoch goes on where the last one stopped."""
+        if not isinstance(self.batches, ArrayBatches):
+            return self.batches.epoch()
+        if not self.shuffle:
+            return self.batches.epoch(first=(epoch - self.initial_epoch) * len(self.batches))
+        stream = self.model.shuffle_stream
+        assert stream is not None  # set by run
+        return self.batches.epoch(stream.generator().permutation(self.batches.samples or 0))
+
+    def _train_epoch(self, epoch: int, batches_done: int) -> tuple[Running, bool]:
         """Run one epoch without the batches that an earlier run did; False if it was cut short."""
         running = Running(self.model.metrics)
-        permutation = None
-        if self.shuffle and isinstance(self.batches, ArrayBatches):
-            stream = self.model.shuffle_stream
-            assert stream is not None  # set by run
-            permutation = stream.generator().permutation(self.batches.samples or 0)
-        for number, batch in enumerate(self.batches.epoch(permutation)):
+        for number, batch in enumerate(self._batches_of(epoch)):
             if self.model.stop_training:
                 return running, False
             if number < batches_done:
@@ -172,7 +178,7 @@ def check_batches(model: Model, batches: Batches) -> None:
     """Check a whole data set in arrays before the first step; iterables are checked as they come.
 
     Raises:
-        ShapeError: inputs or targets do not fit the model.
+        ShapeError: inputs or targets do not fit the model, or targets a metric.
         InvalidArgumentError: NaN, infinity, or labels out of range.
     """
     if not isinstance(batches, ArrayBatches):
@@ -186,6 +192,10 @@ def check_batches(model: Model, batches: Batches) -> None:
     for start in range(0, row_count(batches.y), _ROWS):
         rows = read_rows(batches.y, start, min(start + _ROWS, row_count(batches.y)))
         model.loss.check_targets(rows, output_shape)
+    made_up = np.zeros((1, *output_shape[1:]), model.dtype or "float32")
+    for metric in model.metrics:  # else a metric would complain after the first step
+        metric.update_state(to_numpy(read_rows(batches.y, 0, 1)), made_up)
+        metric.reset_state()
 
 
 def _validation_batches(data: Any, batch_size: int) -> Batches | None:

@@ -245,7 +245,8 @@ class Model(Layer):
             class_weight: class number -> weight of its samples' losses.
             sample_weight: one number a sample.
             initial_epoch: where to count from, to continue a run.
-            steps_per_epoch: batches an epoch, where not all.
+            steps_per_epoch: batches an epoch, where not all. With ``shuffle`` those are drawn
+                anew each epoch; without, an epoch goes on where the last one stopped.
             validation_batch_size: default ``batch_size``.
             validation_freq: validate after every so many epochs.
 
@@ -362,7 +363,7 @@ class Model(Layer):
         from gpuconv.models.summary import summary_text
 
         length = None if line_length is None else as_int(line_length, "line_length", 1)
-        text = summary_text(self, length, one_style(style))
+        text = summary_text(self, length, one_of(style, ("table", "classic"), "style"))
         (print_fn or print)(text)
 
     def save(
@@ -405,15 +406,6 @@ class Model(Layer):
         from gpuconv.models.saving import restore_model
 
         return restore_model(self, path)
-
-
-def one_style(style: str) -> str:
-    """Check the style of a summary.
-
-    Raises:
-        InvalidArgumentError: neither ``"table"`` nor ``"classic"``.
-    """
-    return one_of(style, ("table", "classic"), "style")
 
 
 def _as_metrics(given: Any) -> list[metrics.Metric]:

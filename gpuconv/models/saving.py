@@ -17,7 +17,7 @@ from gpuconv.backends.arrays import array_module, to_numpy
 from gpuconv.errors import FileFormatError, GpuconvError, InvalidArgumentError, NotBuiltError
 from gpuconv.io import pack, read_model_file, unpack, write_model_file
 from gpuconv.models.model import Model
-from gpuconv.random import SeedStream
+from gpuconv.random import SeedStream, check_seed
 
 _WEIGHTS, _OPTIMIZER, _PROGRESS = "weights/", "optimizer/", "progress/"
 
@@ -97,7 +97,7 @@ def load_model(path: str | os.PathLike[str], backend: str | None = None) -> Mode
         compiled = configuration["compiled"]
         if compiled is not None:
             model.compile(compiled["optimizer"], compiled["loss"], compiled["metrics"])
-    except (GpuconvError, KeyError, TypeError, AttributeError) as error:
+    except (GpuconvError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise FileFormatError(
             f"the configuration in the file does not describe a model: {error}. Received: {path}"
         ) from error
@@ -119,7 +119,7 @@ def restore_model(model: Model, path: str | os.PathLike[str]) -> dict[str, Any]:
     configuration, tensors = read_model_file(path)
     try:
         model.build(tuple(configuration["input_shape"]))
-    except (GpuconvError, KeyError, TypeError) as error:
+    except (GpuconvError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(
             f"the file was saved from a model with other inputs: {error}. Received: {path}"
         ) from error
@@ -135,6 +135,7 @@ def _restore(
     path: str | os.PathLike[str],
 ) -> None:
     """Check everything, then overwrite."""
+    streams = _checked_streams(configuration.get("streams", {}), path)
     stored = _below(tensors, _WEIGHTS)
     targets = model.state()
     wrong = [f"{name} is missing" for name in targets if name not in stored]
@@ -164,11 +165,24 @@ def _restore(
             ) from error
     for name, target in targets.items():
         target[...] = array_module(target).asarray(stored[name], dtype=target.dtype)
-    if "shuffle" in configuration.get("streams", {}) and model.shuffle_stream is None:
+    if "shuffle" in streams and model.shuffle_stream is None:
         model.shuffle_stream = SeedStream(0)
     for name, stream in _streams(model).items():
-        if name in configuration.get("streams", {}):
-            stream.state = tuple(configuration["streams"][name])
+        if name in streams:
+            stream.state = streams[name]
+
+
+def _checked_streams(streams: Any, path: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
+    """Return the random streams' states by name, as two integers each."""
+    try:
+        return {
+            name: (check_seed(seed), check_seed(count)) for name, (seed, count) in streams.items()
+        }
+    except (GpuconvError, TypeError, ValueError, AttributeError) as error:
+        raise FileFormatError(
+            f"the states of the random streams should be two integers each: {error}. "
+            f"Received: {path}"
+        ) from error
 
 
 def _own_paths(model: Model) -> str:

@@ -30,9 +30,10 @@ def summary_text(model: Model, line_length: int | None, style: str) -> str:
         )
     rows = _rows(model)
     totals = _totals(model)
+    terminal = shutil.get_terminal_size((80, 24)).columns
     if style == "classic":
-        return _classic(model, rows, totals, line_length or 65)
-    return _table(model, rows, totals, line_length or shutil.get_terminal_size((80, 24)).columns)
+        return _classic(model, rows, totals, line_length or min(65, terminal))
+    return _table(model, rows, totals, line_length or terminal)
 
 
 def _rows(model: Model) -> list[Row]:

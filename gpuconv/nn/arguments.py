@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from gpuconv.backends.selection import resolve_device
-from gpuconv.errors import InvalidArgumentError, UnknownArgumentError, one_of, suggestion
+from gpuconv.errors import InvalidArgumentError, UnknownArgumentError, one_of, shown, suggestion
 from gpuconv.layers.base import Layer, Shape
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,5 +73,6 @@ def refuse(name: str, value: Any, accepted: Any, why: str) -> None:
     Raises:
         InvalidArgumentError: ``value`` is not ``accepted``.
     """
-    if value is not accepted and value != accepted:
-        raise InvalidArgumentError(f"{name} must be {accepted!r}: {why}. Received: {value!r}")
+    several = bool(getattr(value, "shape", ()))  # arrays compare element by element
+    if value is not accepted and (several or value != accepted):
+        raise InvalidArgumentError(f"{name} must be {accepted!r}: {why}. Received: {shown(value)}")

@@ -105,7 +105,7 @@ def _make_max(rank: int) -> tuple[AdaptiveMaxPoolFunction, AdaptiveMaxPoolGradie
         layouts.require_rank(x, rank, "x", layout)
         x = layouts.channels_last(x, first)
         output = core.output_extents(x.shape[1:-1], core.output_size_of(output_size, rank))
-        y, indices = core.max_pool(x, output)
+        y, indices = core.max_pool(x, output, bool(return_indices))
         result = wrap(layouts.from_channels_last(y, first))
         if not return_indices:
             return result

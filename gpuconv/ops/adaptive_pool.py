@@ -82,23 +82,24 @@ def avg_pool_backward(dy: Array, input: tuple[int, ...]) -> Array:
     return shares
 
 
-def max_pool(x: Array, output: tuple[int, ...]) -> tuple[Array, Array]:
-    """``x`` (N, *in, C) -> ``y`` and ``indices`` into the spatial plane, both (N, *output, C)."""
+def max_pool(x: Array, output: tuple[int, ...], with_indices: bool) -> tuple[Array, Array | None]:
+    """``x`` (N, *in, C) -> ``y`` and, if wanted, ``indices`` into the plane, (N, *output, C)."""
     geometry = _even(x.shape, output)
     if geometry is not None:
-        return pool.max_pool(x, geometry)
+        return pool.max_pool(x, geometry, with_indices)
     xp = array_module(x)
     batch, *input, channels = x.shape
     plane = _plane(x, input)
     y = xp.empty((batch, *output, channels), x.dtype)
-    indices = xp.empty(y.shape, np.int64)
+    indices = xp.empty(y.shape, np.int64) if with_indices else None
     for position, window in _all_windows(input, output):
         inside = x[_of_each_sample(window)]
         flat = inside.reshape(batch, math.prod(inside.shape[1:-1]), channels)
-        # argmax takes the first maximum, and the first NaN before any number.
-        winner = flat.argmax(axis=1)[:, None]
-        y[_of_each_sample(position)] = xp.take_along_axis(flat, winner, axis=1)[:, 0]
-        indices[_of_each_sample(position)] = plane[window].reshape(-1)[winner[:, 0]]
+        y[_of_each_sample(position)] = flat.max(axis=1)
+        if indices is not None:
+            # argmax takes the first maximum, and the first NaN before any number.
+            winner = flat.argmax(axis=1)
+            indices[_of_each_sample(position)] = plane[window].reshape(-1)[winner]
     return y, indices
 
 

@@ -60,9 +60,9 @@ def pooling(
     )
 
 
-def max_pool(x: Array, geometry: PoolGeometry) -> tuple[Array, Array]:
-    """``x`` (N, *in, C) -> ``y`` and ``indices`` into the spatial plane, both (N, *out, C)."""
-    return select_engine("max_pool", geometry, x).max_pool(x, geometry)
+def max_pool(x: Array, geometry: PoolGeometry, with_indices: bool) -> tuple[Array, Array | None]:
+    """``x`` (N, *in, C) -> ``y`` and, if wanted, ``indices`` into the plane, both (N, *out, C)."""
+    return select_engine("max_pool", geometry, x).max_pool(x, geometry, with_indices)
 
 
 def max_pool_backward(dy: Array, indices: Array, geometry: PoolGeometry) -> Array:

@@ -138,7 +138,7 @@ def _make_max(rank: int) -> tuple[MaxPoolFunction, MaxPoolGradient]:
         layouts.require_rank(x, rank, "x", layout)
         x = layouts.channels_last(x, first)
         geometry = geometry_of(rank, x.shape, kernel_size, stride, padding, dilation, ceil_mode)
-        y, indices = core.max_pool(x, geometry)
+        y, indices = core.max_pool(x, geometry, bool(return_indices))
         result = wrap(layouts.from_channels_last(y, first))
         if not return_indices:
             return result

@@ -216,6 +216,20 @@ class Optimizer(Configurable, ABC):
 
     # --- configuration and state -----------------------------------------------------------
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle is made of: the state with the parameters it belongs to.
+
+        Copied with its model, the optimizer so goes on with the copies of the parameters.
+        """
+        state = dict(self.__dict__)
+        state.update(_slots=list(self._slots.items()), _steps=list(self._steps.items()))
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._slots = WeakKeyDictionary(dict(state["_slots"]))
+        self._steps = WeakKeyDictionary(dict(state["_steps"]))
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments; a schedule as a dict, the rate as it is now."""
         names = [name for name in arguments_of(type(self)) if name != "params"]

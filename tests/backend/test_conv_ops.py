@@ -448,3 +448,33 @@ def test_any_padding_mode_is_right_or_refused(
         getattr(ops, f"{name}_backward_input")(dy.astype(np.float32), w, x.shape, **options),
         reference.conv_backward_input(dy, wide[1], x.shape, **options),
     )
+
+
+IMAGE, KERNEL = np.ones((1, 4, 4, 2), np.float32), np.ones((3, 3, 2, 1), np.float32)
+
+
+@pytest.mark.parametrize("shape", [None, 3, 3.0, IMAGE, "1442", object()], ids=type)
+def test_what_is_no_shape(shape: Any) -> None:
+    dy = np.ones((1, 2, 2, 1), np.float32)
+    with pytest.raises(InvalidArgumentError, match=r"x_shape must be a tuple of .*Received: "):
+        ops.conv2d_backward_input(dy, KERNEL, shape)
+    with pytest.raises(InvalidArgumentError, match=r"w_shape must be a tuple of .*Received: "):
+        ops.conv2d_backward_weight(dy, IMAGE, shape)
+
+
+def test_messages_show_arrays_by_their_shape() -> None:
+    """An array where a number belongs is a common slip; a page of numbers would hide it."""
+    for words in ({"stride": IMAGE}, {"layout": IMAGE}, {"padding_mode": IMAGE}):
+        with pytest.raises(InvalidArgumentError) as raised:
+            ops.conv2d(IMAGE, KERNEL, **words)
+        assert "Received: ndarray of shape (1, 4, 4, 2) and dtype float32" in str(raised.value)
+    with pytest.raises(InvalidArgumentError) as raised:
+        ops.conv2d(IMAGE, KERNEL, stride=IMAGE.tolist() * 9)
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["x", "w", "bias"])
+def test_messages_name_the_array(name: str) -> None:
+    arrays: dict[str, Any] = {"x": IMAGE, "w": KERNEL, name: "abc"}
+    with pytest.raises(DTypeError, match=f"^{name}: expected real numbers. Received: str 'abc'"):
+        ops.conv2d(**arrays)

@@ -45,6 +45,26 @@ def test_values_and_gradients(layer: Layer, inputs: list[Any], y: Any, gradients
     assert backward(found, input_gradient=False) is None
 
 
+@pytest.mark.parametrize(
+    "shapes", [((2, 3, 4, 5), (2, 1, 1, 5)), ((2, 1, 5), (2, 3, 1)), ((2, 1), (2, 4))]
+)
+@pytest.mark.parametrize("cls", [Add, Subtract, Multiply, Average, Maximum, Minimum])
+def test_extents_of_one_are_repeated(cls: Any, shapes: list[tuple[int, ...]]) -> None:
+    rng = np.random.default_rng(1)
+    small = [rng.normal(size=shape) for shape in shapes]
+    whole = np.broadcast_shapes(*shapes)
+    large = [np.broadcast_to(array, whole).copy() for array in small]
+    layer = cls(dtype="float64")
+    assert layer.compute_output_shape([(None, *s[1:]) for s in shapes]) == (None, *whole[1:])
+    y, backward = layer.forward(small)
+    wanted, wanted_backward = cls(dtype="float64").forward(large)
+    np.testing.assert_array_equal(y, wanted)
+    dy = rng.normal(size=whole)
+    for array, found, each in zip(small, backward(dy), wanted_backward(dy), strict=True):
+        axes = tuple(a for a, n in enumerate(array.shape) if n != whole[a])
+        np.testing.assert_allclose(found, each.sum(axis=axes, keepdims=True), rtol=1e-12)
+
+
 def test_nan_wins_over_any_number() -> None:
     nan = np.array([[np.nan, 1.0]])
     one = np.array([[3.0, 2.0]])
@@ -74,6 +94,7 @@ def test_unknown_extents() -> None:
     shapes = [(None, None, 3), (None, None, 4)]
     assert Concatenate().compute_output_shape(shapes) == (None, None, 7)
     assert Concatenate(1).compute_output_shape([(None, None, 3)] * 2) == (None, None, 3)
+    assert Add().compute_output_shape([(None, 1, 3), (None, None, 1)]) == (None, None, 3)
 
 
 def test_inputs_of_several_dtypes_are_cast_and_unmodified() -> None:
@@ -106,8 +127,8 @@ def test_refusals(cls: Any) -> None:
     with pytest.raises(ShapeError, match="Received: shapes"):
         cls()([x, np.ones((2, 3, 1))])
     if cls is not Concatenate:
-        with pytest.raises(ShapeError, match=r"one shape. Received: shapes"):
-            cls()([x, np.ones((2, 1))])
+        with pytest.raises(ShapeError, match=r"one shape, .*Received: shapes"):
+            cls()([x, np.ones((2, 4))])
 
 
 def test_more_refusals() -> None:

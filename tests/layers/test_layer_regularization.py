@@ -149,7 +149,7 @@ def test_refusals() -> None:
             Dropout(rate)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentError, match="seed must be an integer"):
         Dropout(0.5, seed=-1)
-    for noise_shape in (3, "abc", (0, 1), (1.5,)):
+    for noise_shape in (3, 2.5, "abc", (0, 1), (1.5,)):
         with pytest.raises(InvalidArgumentError, match="noise_shape"):
             Dropout(0.5, noise_shape=noise_shape)  # type: ignore[arg-type]
     for noise_shape in ((None, 1), (None, 2, None), (7, 1, 1)):

@@ -126,7 +126,7 @@ def test_permute() -> None:
 
 
 def test_permute_refuses() -> None:
-    for dims in ((1, 1), (2, 3), (0, 1), "21", (1.0, 2.0)):
+    for dims in ((1, 1), (2, 3), (0, 1), "21", 2.5, (1.0, 2.0)):
         with pytest.raises(InvalidArgumentError, match="dims"):
             Permute(dims)  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match="3 dimensions"):

@@ -273,6 +273,7 @@ BAD_ARGUMENTS: list[tuple[Callable[[], Any], str]] = [
     (lambda: nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), "align_corners"),
     (lambda: nn.Upsample(scale_factor=2, align_corners=False), "align_corners"),
     (lambda: nn.CrossEntropyLoss(weight=[1.0, 2.0]), "weight"),
+    (lambda: nn.CrossEntropyLoss(weight=np.ones(2)), "weight"),
     (lambda: nn.CrossEntropyLoss(ignore_index=0), "ignore_index"),
     (lambda: nn.CrossEntropyLoss(reduction="average"), "reduction"),
     (lambda: nn.MSELoss(size_average=True), "size_average"),

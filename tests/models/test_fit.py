@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,26 @@ from gpuconv.layers import Dense, Flatten
 from gpuconv.optimizers import SGD
 
 SPARSE = "sparse_categorical_crossentropy"
+
+
+def test_the_words_of_fit_and_their_defaults() -> None:
+    parameters = list(inspect.signature(Sequential.fit).parameters.values())[3:]
+    assert {p.name: p.default for p in parameters} == {
+        "batch_size": None,  # stands for 32
+        "epochs": 1,
+        "verbose": "auto",
+        "callbacks": None,
+        "validation_split": 0.0,
+        "validation_data": None,
+        "shuffle": True,
+        "class_weight": None,
+        "sample_weight": None,
+        "initial_epoch": 0,
+        "steps_per_epoch": None,
+        "validation_batch_size": None,
+        "validation_freq": 1,
+    }
+
 
 # --- numbers ----------------------------------------------------------------------------------
 
@@ -369,7 +390,10 @@ def test_steps_per_epoch_of_arrays() -> None:
         shuffle=False,
         verbose=0,
     )
-    assert [len(x) for x, _, _ in recorder.batches] == [2] * 6
+    # In order, an epoch goes on where the last one stopped, as in Keras; 7 samples are 4 batches.
+    assert [len(x) for x, _, _ in recorder.batches] == [2, 2, 2, 1, 2, 2]
+    seen = np.concatenate([x for x, _, _ in recorder.batches])
+    np.testing.assert_array_equal(seen, np.concatenate([X, X[:4]]))
 
 
 def test_steps_of_an_epoch_round_up() -> None:

@@ -182,6 +182,15 @@ def test_labels_for_the_other_losses() -> None:
     refuse(ShapeError, "must have the shape of the outputs", model=model)
 
 
+def test_targets_that_only_a_metric_cannot_take() -> None:
+    model = small_cnn()
+    model.compile("adam", "mse", ["mae", "sparse_categorical_accuracy"])
+    refuse(ShapeError, "class numbers must have the shape", y=np.eye(3)[Y], model=model)
+    model.compile("adam", SPARSE, ["categorical_accuracy"])
+    refuse(ShapeError, "Class numbers belong to the sparse", model=model)
+    refuse(ShapeError, "Class numbers belong to the sparse", model=model, validation_data=(X, Y))
+
+
 def test_labels_of_a_map_are_checked_too() -> None:
     model = Sequential([Dense(3, activation="softmax", input_shape=(6, 6, 2))])
     model.compile("sgd", SPARSE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import stat
@@ -357,6 +358,25 @@ def test_a_model_file_that_does_not_describe_a_model(path: Path) -> None:
             gc.load_model(path)
 
 
+@pytest.mark.parametrize(
+    "streams", [None, 3, {"shuffle": 1}, {"shuffle": [1]}, {"shuffle": [1, -1]}, {"shuffle": "ab"}]
+)
+def test_states_of_random_streams_that_are_none(streams: Any, path: Path) -> None:
+    from gpuconv.io import read_model_file, write_model_file
+
+    small_cnn().save(path)
+    configuration, tensors = read_model_file(path)
+    tensors = {name: array + 1 for name, array in tensors.items()}
+    write_model_file(path, tensors, {**configuration, "streams": streams})
+    with pytest.raises(FileFormatError, match="two integers each"):
+        gc.load_model(path)
+    model = small_cnn()
+    before = snapshot(model)
+    with pytest.raises(FileFormatError, match="two integers each"):
+        model.restore(path)
+    assert_same_weights(model, before)
+
+
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="found nothing"):
         gc.load_model(tmp_path / "none.safetensors")
@@ -507,3 +527,22 @@ def test_restoring_builds_a_model_that_waits_for_its_shape(path: Path) -> None:
     with pytest.raises(FileFormatError, match="a model with other inputs"):
         wrong.restore(path)
     assert not wrong.built
+
+
+# --- copies -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_train_on_as_the_original_would(copied: Any) -> None:
+    """The optimizer's state and the random streams go with them, and nothing is shared."""
+    gc.set_seed(1)
+    model = Sequential([Flatten(), Dropout(0.3), Dense(3, activation="softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    x, y = images(12), labels(12, 3, 5)
+    model.fit(x, y, batch_size=4, verbose=0)
+    twin = copied(model)
+    before = snapshot(model)
+    twin.fit(x, y, batch_size=4, epochs=2, verbose=0)
+    assert_same_weights(model, before)
+    model.fit(x, y, batch_size=4, epochs=2, verbose=0)
+    assert_same_weights(model, snapshot(twin))

@@ -493,3 +493,32 @@ def test_build_as_in_keras() -> None:
 def test_a_layer_written_for_keras_is_told_what_to_define() -> None:
     with pytest.raises(TypeError, match="add_parameters"):
         type("Mine", (layers.Dense,), {"build": lambda self, shape: None})
+
+
+# --- slips ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [Dense(3), Dense, 3, "dense", np.array(2)], ids=type)
+def test_what_is_no_list_of_layers(given: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"expected a list of layers.*Received: "):
+        Sequential(given)
+
+
+@pytest.mark.parametrize("index", ["dense", 1.0, [0], np.array([0, 1]), True])
+def test_what_is_no_index_of_a_layer(index: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"index must be an integer.*Received: "):
+        small_cnn().get_layer(index=index)
+
+
+@pytest.mark.parametrize("shape", [784, "784", (28, -1), (28, 2.5), np.ones((2, 2))], ids=repr)
+def test_what_is_no_input_shape(shape: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"input_shape must be.*Received: "):
+        Dense(10, input_shape=shape)
+    with pytest.raises(InvalidArgumentError, match=r"shape must be.*Received: "):
+        Sequential([Dense(10)]).build(shape)
+
+
+@pytest.mark.parametrize("weights", [None, 3, np.ones(2)], ids=repr)
+def test_weights_are_a_list_of_arrays(weights: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"expected a list of .* arrays. Received: "):
+        small_cnn().set_weights(weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from model_makers import small_cnn
@@ -165,7 +166,7 @@ def test_a_shared_model_without_shapes_says_what_to_do() -> None:
 
 
 def test_unknown_styles() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"'table' or 'classic'. Received: 'old'"):
+    with pytest.raises(InvalidArgumentError, match=r"'table', 'classic'\. Received: 'old'"):
         small_cnn().summary(style="old")
 
 
@@ -180,9 +181,16 @@ def test_the_terminals_width_is_used(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    gc.zoo.seed_network().summary()
-    lines = capsys.readouterr().out.split("\n")
-    assert 36 <= max(map(len, lines)) <= 40
+    for style in STYLES:
+        gc.zoo.seed_network().summary(style=style)
+        lines = capsys.readouterr().out.split("\n")
+        assert 36 <= max(map(len, lines)) <= 40
+
+
+@pytest.mark.parametrize("length", [0, -1, 60.0, "60", True])
+def test_lengths_that_make_no_sense(length: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="line_length must be an integer of at least 1"):
+        gc.zoo.seed_network().summary(line_length=length)
 
 
 @pytest.mark.parametrize(

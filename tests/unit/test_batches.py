@@ -146,6 +146,7 @@ def test_steps_per_epoch_takes_the_first_batches_of_the_order() -> None:
     assert len(batches) == 2
     assert _collect(batches.epoch())[0] == [[0, 1, 2], [3, 4, 5]]
     assert _collect(batches.epoch(np.arange(10)[::-1]))[0] == [[9, 8, 7], [6, 5, 4]]
+    assert _collect(batches.epoch(first=3))[0] == [[9], [0, 1, 2]]
     with pytest.raises(InvalidArgumentError, match=r"at most 4.*Received: 5"):
         ArrayBatches(_column(10), np.arange(10), batch_size=3, steps_per_epoch=5)
 

@@ -49,6 +49,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of five epochs, not to be changed."""
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    assert main(["train", "--out", str(folder), "--epochs", "5"]) == 0
+    return folder
+
+
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
     """A copy of that run."""
@@ -157,11 +165,9 @@ def test_the_same_seed_gives_the_same_bits(
     )
 
 
-def test_eight_epochs_read_98_percent_of_unseen_digits(tmp_path: Path) -> None:
-    folder = tmp_path / "c"
-    assert main(["train", "--out", str(folder), "--epochs", "8"]) == 0
-    assert settings(folder)["test"]["accuracy"] >= 0.98
-    assert [row["epoch"] for row in rows(folder)] == list("01234567")
+def test_five_epochs_read_most_unseen_digits(whole: Path) -> None:
+    assert settings(whole)["test"]["accuracy"] >= 0.96  # twenty, the default: 0.985 and more
+    assert [row["epoch"] for row in rows(whole)] == list("01234")
 
 
 def test_options_reach_the_run(tmp_path: Path) -> None:
@@ -172,6 +178,16 @@ def test_options_reach_the_run(tmp_path: Path) -> None:
     optimizer: Any = gc.load_model(tmp_path / "d" / "model.safetensors").optimizer
     assert optimizer.iterations == 2
     assert optimizer.get_config()["learning_rate"]["config"]["initial_learning_rate"] == 0.5
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_training_that_diverges_leaves_a_readable_folder(tmp_path: Path) -> None:
+    arguments = ["--learning-rate", "1e30", "--batch-size", "512", "--epochs", "1"]
+    assert main(["train", *arguments, "--out", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == FILES
+    assert "NaN" not in (tmp_path / "run.json").read_text()
+    assert settings(tmp_path)["test"]["loss"] is None
+    assert rows(tmp_path)[0]["val_loss"] == "nan"
 
 
 def test_a_folder_with_a_run_is_not_touched(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,7 +201,7 @@ def test_resume_goes_on_and_counts_on(run: Path, capsys: pytest.CaptureFixture[s
     first = rows(run)
     assert main(["train", "--out", str(run), "--resume", "--epochs", "2"]) == 0
     said = capsys.readouterr().out
-    assert f"Going on with {run} after 1 epochs" in said
+    assert f"Going on with {run} after 1 epoch" in said
     assert "Epoch 2/2" in said
     assert "Epoch 1/" not in said
     assert [row["epoch"] for row in rows(run)] == ["0", "1"]
@@ -333,16 +349,15 @@ def test_folders_of_runs_without_a_name_never_meet() -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process")
 def test_control_c_keeps_what_was_learned(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A run that was stopped and goes on ends where one that was left alone does."""
     folder = tmp_path / "stopped"
-    process = command("train", "--out", str(folder), "--epochs", "500")
+    process = command("train", "--out", str(folder), "--epochs", "5")
     try:
         assert process.stdout is not None
-        lines = []
         for line in process.stdout:
-            lines.append(line)
-            if line.startswith("Epoch 1/500"):
+            if line.startswith("Epoch 1/5"):
                 break
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
@@ -352,22 +367,25 @@ def test_control_c_keeps_what_was_learned(
     assert err == ""
     assert process.returncode == 130
     done = settings(folder)["epochs_done"]
-    assert 1 <= done < 10
+    assert 1 <= done < 5
     assert settings(folder)["interrupted"] is True
-    assert f"Stopped after {done} whole epochs. To go on: gpuconv train --resume --out" in out
+    epochs = "epoch" if done == 1 else "epochs"
+    assert f"Stopped after {done} whole {epochs}. To go on: gpuconv train --resume --out" in out
     assert len(rows(folder)) == done
     assert sorted(path.name for path in folder.iterdir()) == FILES
     model = gc.load_model(folder / "model.safetensors")
     assert model.optimizer is not None
-    learned = model.optimizer.iterations
-    assert 41 * done <= learned < 41 * (done + 1)  # an epoch that was cut short is kept too
-    assert main(["train", "--out", str(folder), "--resume", "--epochs", str(done + 1)]) == 0
-    assert "Going on with" in capsys.readouterr().out
-    assert len(rows(folder)) == done + 1
-    model = gc.load_model(folder / "model.safetensors")
-    assert model.optimizer is not None
-    assert model.optimizer.iterations == 41 * (done + 1)  # it went on where it was stopped
+    assert 41 * done <= model.optimizer.iterations < 41 * (done + 1)
+
+    assert main(["train", "--out", str(folder), "--resume"]) == 0
+    assert f"Going on with {folder} after {done} {epochs}" in capsys.readouterr().out
     assert settings(folder)["interrupted"] is False
+    assert settings(folder)["test"] == settings(whole)["test"]
+    assert len(rows(folder)) == 5
+    found, expected = (read_model_file(path / "model.safetensors")[1] for path in (folder, whole))
+    for name, array in expected.items():
+        if name.startswith(("weights/", "optimizer/")):
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
 def test_control_c_outside_of_training(

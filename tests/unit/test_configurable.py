@@ -96,7 +96,10 @@ def test_registry_finds_names_classes_configurations_and_instances() -> None:
     assert again.sides == 9
 
 
-@pytest.mark.parametrize("identifier", [None, 3, {"config": {}}, object(), int, print])
+@pytest.mark.parametrize(
+    "identifier",
+    [None, 3, {"config": {}}, {"class_name": "Shape", "config": "x"}, object(), int, print],
+)
 def test_registry_refuses_other_things(identifier: Any) -> None:
     with pytest.raises(InvalidArgumentError, match=r"expected a shape: .*Received: "):
         registry().get(identifier)

@@ -16,8 +16,11 @@ from gpuconv.geometry import (
     PADDING_MODES,
     ConvGeometry,
     PoolGeometry,
+    as_extents,
     as_int,
+    as_open_shape,
     as_tuple,
+    entries_of,
     resolve_padding,
     same_pads,
 )
@@ -136,6 +139,39 @@ def test_tuples(value: Any, rank: int, expected: tuple[int, ...]) -> None:
 def test_what_is_no_tuple_of_integers(value: Any, rank: int) -> None:
     with pytest.raises(InvalidArgumentError, match=r"n must be an integer.*Received"):
         as_tuple(value, rank, "n", 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [((2, 3), (2, 3)), ([], ()), ([0, np.int64(4)], (0, 4)), (np.array([5, 6]), (5, 6))],
+)
+def test_extents(value: Any, expected: tuple[int, ...]) -> None:
+    assert as_extents(value, "shape") == expected
+    assert as_open_shape(value, "shape") == expected
+
+
+@pytest.mark.parametrize(
+    "value", [3, None, "23", b"23", (2, -1), (2, 1.5), (2, True), np.ones((2, 2)), object()]
+)
+def test_what_is_no_shape(value: Any) -> None:
+    for check in (as_extents, as_open_shape):
+        with pytest.raises(InvalidArgumentError, match=r"shape must be a.*Received"):
+            check(value, "shape")
+
+
+def test_shapes_with_unknown_extents() -> None:
+    assert as_open_shape((None, 3), "shape") == (None, 3)
+    with pytest.raises(InvalidArgumentError, match="shape must be an integer of at least 0"):
+        as_extents((None, 3), "shape")
+    with pytest.raises(InvalidArgumentError, match=r"Did you mean \(5,\)\? Received: 5"):
+        as_open_shape(5, "shape")
+
+
+def test_entries() -> None:
+    assert entries_of((1, "a")) == [1, "a"]
+    assert entries_of(iter([1, 2])) == [1, 2]
+    for nothing in (3, "abc", b"abc", None, memoryview(np.ones((2, 2)))):
+        assert entries_of(nothing) is None
 
 
 # --- padding ----------------------------------------------------------------------------------

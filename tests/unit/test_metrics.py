@@ -237,6 +237,12 @@ def test_precision_of_one_class_and_of_all() -> None:
     [
         (lambda: metrics.Precision(thresholds=1.5), InvalidArgumentError),
         (lambda: metrics.Recall(thresholds=[]), InvalidArgumentError),
+        (lambda: metrics.Recall(thresholds="half"), InvalidArgumentError),
+        (lambda: metrics.Recall(thresholds=[0.5, None]), InvalidArgumentError),
+        (lambda: metrics.Recall(class_id="3"), InvalidArgumentError),
+        (lambda: metrics.Recall(class_id=1.5), InvalidArgumentError),
+        (lambda: metrics.BinaryAccuracy(threshold="half"), InvalidArgumentError),
+        (lambda: metrics.BinaryAccuracy(threshold=float("nan")), InvalidArgumentError),
         (lambda: metrics.Recall(class_id=-1), InvalidArgumentError),
         (lambda: metrics.Recall(class_id=3)(np.ones((2, 3)), np.ones((2, 3))), ShapeError),
         (lambda: metrics.Precision()(np.ones(2), np.ones((2, 3))), ShapeError),

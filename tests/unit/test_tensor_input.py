@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+import gpuconv
 from gpuconv.backends import cuda_probe, registry
 from gpuconv.backends.base import Probe
 from gpuconv.errors import (
@@ -267,3 +268,28 @@ def test_numbers_and_lists_join_any_device(cupy):
     for result in (there + 1, 2 * there, there - [1.0, 2.0], there + np.float32(1), there[:1]):
         assert result.backend == "cuda"
         assert result.dtype == np.float32
+
+
+# --- NumPy's subclasses -----------------------------------------------------------------------
+
+
+def test_results_of_subclasses_are_plain_arrays(tmp_path):
+    mapped = np.memmap(tmp_path / "x", np.float32, "w+", shape=(1, 2, 2, 1))
+    for values in (mapped, mapped.view(np.recarray)):
+        assert type(tensor(values).array) is np.ndarray
+        assert type(gpuconv.ops.max_pool2d(values, 2)) is np.ndarray
+    assert np.shares_memory(tensor(mapped).array, mapped)
+
+
+def test_masked_elements_have_no_value():
+    values = np.ma.array(np.ones((1, 2, 2, 1), np.float32))
+    assert type(tensor(values).array) is np.ndarray
+    values[0, 1, 0, 0] = np.ma.masked
+    for take in (tensor, as_array, lambda v: gpuconv.ops.max_pool2d(v, 2)):
+        with pytest.raises(InvalidArgumentError, match=r"numpy\.ma\.filled.*Received: "):
+            take(values)
+
+
+def test_a_class_is_no_array():
+    with pytest.raises(DTypeError, match=r"expected numbers\. Received: the class ndarray"):
+        tensor(np.ndarray)

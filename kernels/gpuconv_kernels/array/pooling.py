@@ -1,79 +1,96 @@
 """Max and average pooling, box by box and one dimension after the other.
 
 A window of k x k positions needs 2k passes instead of k*k, because the maximum of a window is
-the maximum of its rows' maxima, and sums alike. Boxes of outputs keep what lies between the two
-stages in cache.
+the maximum of its rows' maxima, and sums alike. Rows go first: they lie together in memory, and
+then fewer columns are left. Boxes of outputs keep what lies between the two stages in cache.
 
-Which of several equal maxima wins: the last dimension goes first and each stage scans in order,
-so it is the first element of the first row, that is the first in row-major order.
+Where a maximum stands is found afterwards, by comparing it with the elements of its window. The
+maxima are therefore the same bits whether their places are asked for or not.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from functools import lru_cache
+from typing import Any, Final
 
 import numpy as np
 
-from gpuconv_kernels.array.boxes import Box, NDArray, Windowed, box_shape, boxes, slices
+from gpuconv_kernels.array.boxes import NDArray, block_extents
+from gpuconv_kernels.array.pooling_parts import (
+    Part,
+    Pooling,
+    Windows,
+    box_shape_of,
+    combine_windows,
+    parts_of,
+    read,
+    windows_of,
+)
 from gpuconv_kernels.array.reductions import sum_rows
-from gpuconv_kernels.array.windows import Span, at, copy, resized, span, together
+from gpuconv_kernels.array.windows import SHORT_ROW, at, copy, resized, spread_along, together
 
 BOX_BYTES: Final = 512 * 1024
 """Input bytes of a box: what lies between the stages still fits a 1 MiB L2, while much smaller
 boxes would spend more time between NumPy's calls than in them."""
 
-SCATTER_ELEMENTS: Final = 32 * 1024
-"""Outputs of a box of max_pool_backward."""
-
 SHORT_SUM: Final = 256
 """Up to so many numbers may be added one after the other in their own dtype."""
 
-
-class Pooling(Windowed, Protocol):
-    """The part of ``gpuconv.geometry.PoolGeometry`` that these kernels read."""
-
-    @property
-    def batch(self) -> int: ...
-    @property
-    def channels(self) -> int: ...
-    @property
-    def window(self) -> tuple[int, ...]: ...
-    @property
-    def divisors(self) -> tuple[tuple[int, ...], ...]: ...
-    @property
-    def divisor_override(self) -> int | None: ...
-    @property
-    def is_global(self) -> bool: ...
+INDEX_BYTES: Final = np.dtype(np.int64).itemsize
 
 
 # --- maximum ---------------------------------------------------------------------------
 
 
-def max_pool(x: NDArray, g: Pooling) -> tuple[NDArray, NDArray]:
-    """``x`` (N, *in, C) -> ``y`` and ``indices`` (int64), both (N, *out, C).
+def max_pool(x: NDArray, g: Pooling, with_indices: bool) -> tuple[NDArray, NDArray | None]:
+    """``x`` (N, *in, C) -> ``y`` and, if wanted, ``indices`` (int64), both (N, *out, C).
 
     An index counts row-major in the un-padded spatial plane. The first maximum in row-major order
     of the window wins; the first NaN beats every number. A window that lies outside of the
     input altogether (dilation makes that possible) gives -inf and the index -1.
     """
     y: NDArray = np.empty((g.batch, *g.output, g.channels), x.dtype)
-    indices: NDArray = np.empty(y.shape, np.int64)
-    starts = _window_starts(g)
-    for box in _input_sized_boxes(g, x.itemsize):
-        target = y[slices(box)]
-        codes = _max_box(x, target, box, g, np.greater)
-        if target.size and np.isnan(target.max()):
-            codes = _max_box(x, target, box, g, _greater_or_first_nan)
-        # In 32 bits as long as possible: the sum in 64 bits takes twice as long.
-        positions = codes.astype(starts.dtype)
-        positions += starts[slices(((0, 1), *box[1:]))]
-        indices[slices(box)] = positions
-    for axis, whole in enumerate(_whole_spans(g)):
-        for p in whole.missing:
-            indices[at(axis + 1, p)] = -1
+    indices: NDArray | None = np.empty(y.shape, np.int64) if with_indices else None
+    if g.is_global:
+        np.maximum.reduce(x, axis=tuple(range(1, x.ndim - 1)), out=y, keepdims=True)
+        if indices is not None:
+            for sample, place in zip(x, indices, strict=True):
+                place[...] = sample.reshape(-1, g.channels).argmax(axis=0)
+        return y, indices
+    for part in parts_of(g, x.itemsize, BOX_BYTES):
+        _max_of_part(x, part, y[part.outputs], None if indices is None else indices[part.outputs])
     return y, indices
+
+
+def _max_of_part(x: NDArray, part: Part, y: NDArray, indices: NDArray | None) -> None:
+    values = read(x, part)
+    combine_windows(np.maximum, -np.inf, values, part.windows, y)
+    if indices is not None:
+        _locate(values, y, part.windows, indices)
+
+
+def _locate(values: NDArray, best: NDArray, windows: Windows, out: NDArray) -> None:
+    """Write the index of the first element of each window that equals its maximum.
+
+    From the last tap backwards, ``more`` is the distance in the plane from a tap to the winner if
+    no tap before it has won: 0 if it wins itself, else the step to the next tap and the distance
+    from there. These are small integers, several of which are done in the time of one index.
+    """
+    some_nan = bool(np.isnan(best.max()))
+    more: NDArray = np.zeros(best.shape, windows.distance_type)
+    for tap, step in windows.comparisons:
+        candidate, undecided = together(values[tap.inputs]), more[tap.outputs]
+        loses = np.not_equal(candidate, best[tap.outputs])
+        if some_nan:  # which equals nothing, not even itself
+            loses &= np.equal(candidate, candidate)
+        more += step
+        undecided *= loses.view(np.uint8)
+    np.copyto(out, more)
+    out += windows.origins
+    for axis, along in enumerate(windows.spans):
+        for p in along.missing:
+            out[at(axis + 1, p)] = -1
 
 
 def max_pool_backward(dy: NDArray, indices: NDArray, g: Pooling) -> NDArray:
@@ -82,98 +99,23 @@ def max_pool_backward(dy: NDArray, indices: NDArray, g: Pooling) -> NDArray:
     The additions run in the order of the outputs, so the result is the same on every call.
     """
     dx: NDArray = np.zeros((g.batch, *g.input, g.channels), dy.dtype)
-    flat = dx.reshape(-1)
-    some_outside = any(whole.missing for whole in _whole_spans(g))
-    extents = (g.batch, *g.output)
-    samples = np.arange(g.batch) * (math.prod(g.input) * g.channels)
-    offsets = samples.reshape(-1, *(1,) * len(extents)) + np.arange(g.channels)
-    for box in boxes(extents, box_shape(extents, SCATTER_ELEMENTS // g.channels)):
-        positions = indices[slices(box)] * g.channels
-        positions += offsets[slice(*box[0])]
-        gradient = dy[slices(box)]
-        if some_outside:
-            met = indices[slices(box)] >= 0
-            np.add.at(flat, positions[met], gradient[met])
-        else:
-            np.add.at(flat, positions.reshape(-1), gradient.reshape(-1))
+    for part in parts_of(g, dy.itemsize, BOX_BYTES):
+        _scatter(dy[part.outputs], indices[part.outputs], part.windows, dx[part.outputs[0]])
     return dx
 
 
-Greater = Callable[[NDArray, NDArray], NDArray]
-
-
-def _greater_or_first_nan(candidate: NDArray, incumbent: NDArray) -> NDArray:
-    wins: NDArray = np.greater(candidate, incumbent)
-    wins |= np.isnan(candidate) & ~np.isnan(incumbent)
-    return wins
-
-
-def _max_box(x: NDArray, y: NDArray, box: Box, g: Pooling, greater: Greater) -> NDArray:
-    """Write the maxima of a box to ``y`` and return where they stand.
-
-    A position is coded as its distance, in the plane, from the window's start: small numbers, of
-    which a later one is larger, so that the last winner's code is a maximum too.
-    """
-    steps = [math.prod(g.input[axis + 1 :]) for axis in range(len(g.input))]
-    reach = sum(s * d * (k - 1) for s, d, k in zip(steps, g.dilation, g.window, strict=True))
-    code_type = np.min_scalar_type(reach)
-    spans = _spans(box, g)
-    values = _read(x, box, spans)
-    codes: NDArray | None = None
-    order = _thin_first(g, reversed(range(len(spans))))
-    for axis in order:
-        whole, step = spans[axis], steps[axis]
-        if g.window[axis] == 1 and not whole.missing:
-            kept = at(axis + 1, whole.meetings[0].inputs)
-            values, codes = values[kept], None if codes is None else codes[kept]
-            continue
-        out = y if axis == order[-1] else None
-        values, codes = _max_along(values, codes, axis + 1, whole, step, code_type, greater, out)
-    if values is not y:  # nothing but windows of 1
-        copy(values, y)
-    return np.zeros(y.shape, code_type) if codes is None else codes
-
-
-def _max_along(
-    values: NDArray,
-    codes: NDArray | None,
-    axis: int,
-    along: Span,
-    step: int,
-    code_type: Any,
-    greater: Greater,
-    out: NDArray | None,
-) -> tuple[NDArray, NDArray]:
-    """Maxima along one axis and the codes of where they stand (None: 0 everywhere)."""
-    best = resized(values, axis, along.outputs, values.dtype) if out is None else out
-    code = resized(values, axis, along.outputs, code_type)
-    for p in along.missing:
-        best[at(axis, p)] = -np.inf
-        code[at(axis, p)] = 0
-    for meeting in along.meetings:
-        source, target = at(axis, meeting.inputs), at(axis, meeting.outputs)
-        candidate, incumbent, place = values[source], best[target], code[target]
-        distance = code_type.type(meeting.offset * step)
-        if meeting.first:
-            copy(candidate, incumbent)
-            place[...] = distance if codes is None else codes[source] + distance
-        else:
-            candidate = together(candidate)
-            wins = greater(candidate, incumbent).view(np.uint8).astype(code_type, copy=False)
-            np.maximum(incumbent, candidate, out=incumbent)
-            wins *= distance if codes is None else codes[source] + distance
-            np.maximum(place, wins, out=place)
-    return best, code
-
-
-def _window_starts(g: Pooling) -> NDArray:
-    """Index in the plane of each window's start, (1, *out, 1); negative in the padding."""
-    total: NDArray = np.zeros((1,) * (len(g.output) + 2), np.int64)
-    for axis, (o, s, (lo, _)) in enumerate(zip(g.output, g.stride, g.pads, strict=True)):
-        starts = (np.arange(o) * s - lo) * math.prod(g.input[axis + 1 :])
-        total = total + starts.reshape(-1, *(1,) * (len(g.output) - axis))
-    largest = 2 * int(np.abs(total).max()) + math.prod(g.input)
-    return total.astype(np.int32) if largest < 2**31 else total
+def _scatter(dy: NDArray, indices: NDArray, windows: Windows, dx: NDArray) -> None:
+    """Add the gradients of a box to the samples ``dx`` (n, *in, C)."""
+    channels = dx.shape[-1]
+    positions = np.multiply(indices, channels, order="C")
+    positions += np.arange(channels)
+    if len(dx) > 1:
+        starts = np.arange(0, dx.size, dx[0].size)
+        positions += starts.reshape(-1, *(1,) * (positions.ndim - 1))
+    if windows.some_missing:
+        met = indices >= 0
+        dy, positions = dy[met], positions[met]
+    np.add.at(dx.reshape(-1), positions.reshape(-1), dy.reshape(-1))
 
 
 # --- average ---------------------------------------------------------------------------
@@ -186,42 +128,48 @@ def avg_pool(x: NDArray, g: Pooling) -> NDArray:
     A window that lies outside of the input altogether gives 0, as in PyTorch.
     """
     y: NDArray = np.empty((g.batch, *g.output, g.channels), x.dtype)
+    divisor = _divisor(g, x.dtype)
     if g.is_global:
         _sum_planes(x, y)
-        y /= _divisor(g, [(0, 1)] * len(g.output), x.dtype)
+        y /= divisor
         return y
-    for box in _input_sized_boxes(g, x.itemsize):
-        target = y[slices(box)]
-        spans = _spans(box, g)
-        values = _read(x, box, spans)
-        # Rows go first: they lie together in memory, and then fewer columns are left to add.
-        order = _thin_first(g, range(len(spans)))
-        for axis in order:
-            out = target if axis == order[-1] else None
-            values = _sum_along(values, axis + 1, spans[axis], out)
-        target /= _divisor(g, box[1:], x.dtype)
+    for part in parts_of(g, x.itemsize, BOX_BYTES):
+        total = y[part.outputs]
+        combine_windows(np.add, 0.0, read(x, part), part.windows, total)
+        total /= divisor[part.windows.plane]
     return y
 
 
 def avg_pool_backward(dy: NDArray, g: Pooling) -> NDArray:
     """``dy`` (N, *out, C) -> ``dx`` (N, *in, C)."""
     shape = (g.batch, *g.input, g.channels)
+    divisor = _divisor(g, dy.dtype)
     if g.is_global:
-        share = dy / _divisor(g, [(0, 1)] * len(g.output), dy.dtype)
-        return np.array(np.broadcast_to(share, shape), order="C")
-    dx: NDArray = np.zeros(shape, dy.dtype)
-    overlap = any(d * (k - 1) >= s for d, k, s in zip(g.dilation, g.window, g.stride, strict=True))
-    for box in _input_sized_boxes(g, dy.itemsize):
-        spans = _spans(box, g)
-        share = dy[slices(box)] / _divisor(g, box[1:], dy.dtype)
-        for axis in reversed(range(1, len(spans))):
-            whole = spans[axis]
-            spread = resized(share, axis + 1, whole.inputs.stop - whole.inputs.start, dy.dtype)
-            spread.fill(0)
-            _spread_along(share, spread, axis + 1, whole, overlap)
-            share = spread
-        _spread_along(share, dx[_inputs(box, spans)], 1, spans[0], overlap)
+        return np.array(np.broadcast_to(dy / divisor, shape), order="C")
+    whole = windows_of(tuple((0, o) for o in g.output), g)
+    reads_all = all(a.reads == i for a, i in zip(whole.spans, g.input, strict=True))
+    once = reads_all and not whole.gaps and not whole.overlap
+    dx: NDArray = (np.empty if once else np.zeros)(shape, dy.dtype)
+    for part in parts_of(g, dy.itemsize, BOX_BYTES):
+        share = np.divide(dy[part.outputs], divisor[part.windows.plane], order="C")
+        _spread(share, part.windows, dx[part.inputs], whole.overlap)
+        del share  # before the next is made
     return dx
+
+
+def _spread(share: NDArray, windows: Windows, dx: NDArray, add: bool) -> None:
+    """Give each value to all elements of its window; add to those of ``dx`` or overwrite them."""
+    rows, *others = windows.spans
+    for axis, along in reversed(list(enumerate(others, start=2))):
+        spread = resized(share, axis, along.reads)
+        spread_along(share, axis, along, spread)
+        share = spread
+    for tap in rows.taps:
+        source, target = share[:, tap.outputs], dx[:, tap.inputs]
+        if add:
+            target += source
+        else:
+            copy(source, target)
 
 
 def _sum_planes(x: NDArray, y: NDArray) -> None:
@@ -232,80 +180,62 @@ def _sum_planes(x: NDArray, y: NDArray) -> None:
             result[...] = sum_rows(sample.reshape(-1, x.shape[-1]))
 
 
-def _sum_along(values: NDArray, axis: int, along: Span, out: NDArray | None) -> NDArray:
-    """Sums along one axis; 0 for a window that meets nothing."""
-    if out is None and len(along.meetings) == 1 and not along.missing:
-        return values[at(axis, along.meetings[0].inputs)]
-    total = resized(values, axis, along.outputs, values.dtype) if out is None else out
-    for p in along.missing:
-        total[at(axis, p)] = 0
-    for meeting in along.meetings:
-        source, target = values[at(axis, meeting.inputs)], total[at(axis, meeting.outputs)]
-        if meeting.first:
-            copy(source, target)
-        else:
-            target += together(source)
-    return total
-
-
-def _spread_along(share: NDArray, total: NDArray, axis: int, along: Span, overlap: bool) -> None:
-    """Transpose of :func:`_sum_along`: add each window's share to all that it met."""
-    for meeting in along.meetings:
-        source, target = share[at(axis, meeting.outputs)], total[at(axis, meeting.inputs)]
-        if overlap:
-            target += source
-        else:
-            copy(source, target)
-
-
-def _divisor(g: Pooling, ranges: Sequence[tuple[int, int]], dtype: Any) -> NDArray:
-    """Divisors of a box, to be broadcast to (n, *out, C); 1 where there is nothing to divide."""
+@lru_cache(maxsize=64)
+def _divisor(g: Pooling, dtype: Any) -> NDArray:
+    """Divisor of each window, (1, *out, 1); 1 where there is nothing to divide."""
+    whole = (1, *g.output, 1)
     if g.divisor_override is not None:
-        return np.asarray(g.divisor_override, dtype)
-    total: NDArray = np.ones((1,) * (len(ranges) + 2), dtype)
-    for axis, (counts, (start, stop)) in enumerate(zip(g.divisors, ranges, strict=True)):
-        along = np.array(counts[start:stop], dtype)
-        if (along == along[0]).all():
-            along = along[:1]  # one number divides faster than an array of equal ones
-        total = total * along.reshape(-1, *(1,) * (len(ranges) - axis))
-    return np.maximum(total, 1)
+        return np.broadcast_to(np.asarray(g.divisor_override, dtype), whole)
+    total: NDArray = np.ones((1,) * len(whole), dtype)
+    for axis, counts in enumerate(g.divisors):
+        # Equal numbers as one that is repeated: NumPy then divides by a constant, which is faster.
+        along = np.array(counts[:1] if len(set(counts)) == 1 else counts, dtype)
+        total = total * along.reshape(-1, *(1,) * (len(g.output) - axis))
+    return np.broadcast_to(np.maximum(total, 1), whole)
 
 
-# --- boxes -----------------------------------------------------------------------------
+# --- memory ----------------------------------------------------------------------------
 
 
-def _input_sized_boxes(g: Pooling, itemsize: int) -> Iterator[Box]:
-    """Boxes of outputs whose windows read about ``BOX_BYTES``."""
-    read = math.prod(min(s, k) for s, k in zip(g.stride, g.window, strict=True))
-    extents = (g.batch, *g.output)
-    return boxes(extents, box_shape(extents, BOX_BYTES // (g.channels * itemsize * read)))
+def box_shape(g: Pooling, itemsize: int) -> tuple[int, ...]:
+    """Shape (n, *out) of the boxes of outputs in which all four operations work."""
+    return box_shape_of(g, itemsize, BOX_BYTES)
 
 
-def _spans(box: Box, g: Pooling) -> list[Span]:
-    return [
-        span(start, stop, i, k, s, d, lo)
-        for (start, stop), i, k, s, d, (lo, _) in zip(
-            box[1:], g.input, g.window, g.stride, g.dilation, g.pads, strict=True
-        )
-    ]
+def workspace_bytes(op: str, g: Pooling, itemsize: int) -> int:
+    """How much ``op``, one of the four above, allocates at most beyond inputs and outputs.
 
-
-def _whole_spans(g: Pooling) -> list[Span]:
-    return _spans(((0, 1), *((0, o) for o in g.output)), g)
-
-
-def _thin_first(g: Pooling, dimensions: Sequence[int] | Iterator[int]) -> list[int]:
-    """Dimensions of window 1 first: they drop what the stride skips and cost nothing."""
-    return sorted(dimensions, key=lambda axis: g.window[axis] > 1)
-
-
-def _inputs(box: Box, spans: Sequence[Span]) -> tuple[slice, ...]:
-    return (slice(*box[0]), *(along.inputs for along in spans))
-
-
-def _read(x: NDArray, box: Box, spans: Sequence[Span]) -> NDArray:
-    """The input that a box reads; a copy only if the channels do not lie together."""
-    values = x[_inputs(box, spans)]
-    if values.strides[-1] != values.itemsize:
-        values = np.ascontiguousarray(values)
-    return values
+    That is what its largest box needs, with indices, and with the copies that are made only of
+    inputs whose channels do not lie together.
+    """
+    n, *out = box_shape(g, itemsize)
+    outputs = n * math.prod(out) * g.channels
+    buffers = 3 * np.getbufsize() * itemsize  # NumPy's own, for the operands of one call
+    if op == "max_pool_backward":
+        some_missing = windows_of(tuple((0, o) for o in g.output), g).some_missing
+        return (2 if some_missing else 1) * outputs * (INDEX_BYTES + itemsize) + buffers
+    if g.is_global:
+        if op == "avg_pool_backward":
+            return g.batch * g.channels * itemsize + buffers
+        # A copy of a sample: for its sum if it is strided, for its indices in any case.
+        return math.prod(g.input) * g.channels * itemsize + buffers
+    extents = block_extents(out, g.window, g)
+    reads = [min(e, i) for e, i in zip(extents, g.input, strict=True)]
+    if op == "avg_pool_backward":
+        left, stages = out, [outputs]
+        for axis in reversed(range(1, len(out))):
+            left = [*left[:axis], reads[axis], *left[axis + 1 :]]
+            stages.append(n * math.prod(left) * g.channels)
+        return sum(stages) * itemsize + buffers
+    block = n * math.prod(reads) * g.channels
+    left, stages = reads, []
+    for axis in (axis for axis, k in enumerate(g.window) if k > 1):
+        left = [*left[:axis], out[axis], *left[axis + 1 :]]
+        stages.append(n * math.prod(left) * g.channels)
+    short = g.channels * itemsize < SHORT_ROW  # then what is combined is copied first
+    combining = (sum(stages[:-1]) + 2 * short * max(stages, default=0)) * itemsize
+    locating = 0
+    if op == "max_pool":
+        distances = windows_of(tuple((0, q) for q in out), g).distance_type.itemsize
+        locating = outputs * (distances + 2 + short * itemsize)
+    return block * itemsize + max(combining, locating) + buffers

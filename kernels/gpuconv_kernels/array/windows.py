@@ -25,11 +25,13 @@ class Tap(NamedTuple):
         offset: distance from the window's start.
         outputs: counted from the first output of the span.
         inputs: counted from the first input of the span.
+        fresh: whether no earlier tap meets any of these inputs.
     """
 
     offset: int
     outputs: slice
     inputs: slice
+    fresh: bool
 
 
 class Span(NamedTuple):
@@ -39,13 +41,25 @@ class Span(NamedTuple):
         outputs: their number.
         inputs: the elements read, from the first to the last.
         taps: those that meet the input at all, in order.
+        gaps: whether the fresh taps leave out some of the inputs.
         missing: outputs whose windows lie outside of the input altogether.
     """
 
     outputs: int
     inputs: slice
     taps: tuple[Tap, ...]
+    gaps: bool
     missing: tuple[int, ...]
+
+    @property
+    def reads(self) -> int:
+        """Number of elements from the first that is read to the last."""
+        return int(self.inputs.stop - self.inputs.start)
+
+    @property
+    def is_thin(self) -> bool:
+        """Whether every output is simply one of the inputs."""
+        return len(self.taps) == 1 and not self.missing
 
 
 @lru_cache(maxsize=4096)
@@ -59,16 +73,19 @@ def span(
     first = min(max(origin, 0), extent)
     inputs = slice(first, max(min(end, extent), first))
     taps = []
-    met = np.zeros(outputs, bool)
+    seen, met = np.zeros(inputs.stop - first, bool), np.zeros(outputs, bool)
+    gaps = len(seen)
     for position in range(window):
         at = origin + position * dilation  # what the first output meets here
         p = max(-(at // stride), 0)
         q = min((extent - 1 - at) // stride + 1, outputs)
         if p < q:
             source = slice(at + p * stride - first, at + (q - 1) * stride + 1 - first, stride)
-            taps.append(Tap(position * dilation, slice(p, q), source))
-            met[p:q] = True
-    return Span(outputs, inputs, tuple(taps), tuple(np.flatnonzero(~met).tolist()))
+            fresh = not seen[source].any()
+            gaps -= fresh * (q - p)
+            taps.append(Tap(position * dilation, slice(p, q), source, fresh))
+            seen[source] = met[p:q] = True
+    return Span(outputs, inputs, tuple(taps), gaps > 0, tuple(np.flatnonzero(~met).tolist()))
 
 
 def at(axis: int, index: Any) -> tuple[Any, ...]:
@@ -76,9 +93,9 @@ def at(axis: int, index: Any) -> tuple[Any, ...]:
     return (*(slice(None),) * axis, index)
 
 
-def resized(values: NDArray, axis: int, extent: int, dtype: Any) -> NDArray:
+def resized(values: NDArray, axis: int, extent: int) -> NDArray:
     """Allocate an array like ``values`` with another extent along one axis."""
-    return np.empty((*values.shape[:axis], extent, *values.shape[axis + 1 :]), dtype)
+    return np.empty((*values.shape[:axis], extent, *values.shape[axis + 1 :]), values.dtype)
 
 
 def copy(source: NDArray, target: NDArray) -> None:
@@ -124,3 +141,15 @@ def combine_along(
     for tap in rest:
         target = out[at(axis, tap.outputs)]
         combine(target, together(values[at(axis, tap.inputs)]), out=target)
+
+
+def spread_along(values: NDArray, axis: int, along: Span, out: NDArray) -> None:
+    """Transpose of a sum by :func:`combine_along`: add each value to all that its window met."""
+    if along.gaps:
+        out.fill(0)
+    for tap in along.taps:
+        source, target = values[at(axis, tap.outputs)], out[at(axis, tap.inputs)]
+        if tap.fresh:
+            copy(source, target)
+        else:
+            target += source
