@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import gpuconv as gc
 from gpuconv import ops
+from gpuconv.backends.cpu_numpy import CpuNumpy
 from gpuconv.errors import DTypeError, GpuconvError, InvalidArgumentError, ShapeError
 from gpuconv.testing import assert_close, assert_exact, check_directional, reference
 from gpuconv.testing.cases import (
@@ -284,6 +285,68 @@ def test_adaptive_avg_pool(extents: tuple[int, ...], size: Any, layout: Any) -> 
     check_directional(
         lambda x: forward(x, size, **options), lambda dy: backward(dy, x.shape, **options), x
     )
+
+
+def bits(array: Any) -> bytes:
+    return np.ascontiguousarray(array).tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_maxima_are_the_same_bits_with_and_without_indices(dtype: str) -> None:
+    rng = np.random.default_rng(13)
+    x = rng.integers(-1, 2, (3, 11, 13, 5)).astype(dtype)  # ties everywhere, most of them at 0
+    x[rng.random(x.shape) < 0.3] *= -1  # and of both signs
+    x[rng.random(x.shape) < 0.05] = np.nan
+    x[rng.random(x.shape) < 0.05] = -np.inf
+    for words in ({}, {"stride": 1}, {"stride": 2, "padding": 1}, {"stride": 1, "dilation": 2}):
+        for window in (2, 3):
+            y, indices = ops.max_pool2d(x, window, return_indices=True, **words)
+            assert bits(ops.max_pool2d(x, window, **words)) == bits(y)
+            assert indices.dtype == np.int64
+    for size in (1, 3, (11, 4), (None, 13)):
+        y, _ = ops.adaptive_max_pool2d(x, size, return_indices=True)
+        assert bits(ops.adaptive_max_pool2d(x, size)) == bits(y)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_engine_computes_indices_only_if_they_are_wanted(
+    monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    asked, forward = [], CpuNumpy.max_pool
+
+    def recorded(self: Any, x: Any, geometry: Any, with_indices: bool) -> Any:
+        asked.append(with_indices)
+        y, indices = forward(self, x, geometry, with_indices)
+        assert (indices is not None) is with_indices
+        return y, indices
+
+    monkeypatch.setattr(CpuNumpy, "max_pool", recorded)
+    x = np.ones((1, 6, 6, 2), np.float32)
+    ops.max_pool2d(x, 2, return_indices=wanted)
+    ops.adaptive_max_pool2d(x, 3, return_indices=wanted)
+    assert asked == [wanted, wanted]
+
+
+@pytest.mark.parametrize(
+    ("op", "window", "algorithm", "words"),
+    [
+        ("max_pool2d", 2, "separable", "one dimension of the window after the other, in 8 boxes"),
+        ("avg_pool2d", 2, "separable", "one dimension of the window after the other, in 8 boxes"),
+        ("avg_pool2d_backward", 2, "separable", "one dimension of the window after the other"),
+        ("max_pool2d_backward", 2, "scatter", "each gradient goes where its index points"),
+        ("max_pool2d", 30, "reduction", "one window"),
+        ("avg_pool2d_backward", 30, "reduction", "one window"),
+    ],
+)
+def test_the_plan_says_what_is_done(op: str, window: int, algorithm: str, words: str) -> None:
+    decision = gc.explain(op, (32, 30, 30, 32), window, backend="cpu:numpy")
+    assert decision.algorithm == algorithm
+    assert words in decision.reason
+    assert 0 < decision.workspace_bytes < 2**20
+
+
+def test_a_plan_for_an_empty_batch() -> None:
+    assert "in one box" in gc.explain("max_pool2d", (0, 8, 8, 3), 2, backend="cpu:numpy").reason
 
 
 @pytest.mark.parametrize("output", [3, 4], ids=["uneven", "even"])

@@ -11,6 +11,24 @@ from gpuconv.backends.base import Engine
 
 
 @pytest.fixture
+def indices_wanted(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each call of an engine's max_pool was to give indices too."""
+    wanted: list[bool] = []
+
+    def recorded(method: Any) -> Any:
+        def call(self: Engine, x: Any, geometry: Any, with_indices: bool) -> Any:
+            wanted.append(with_indices)
+            return method(self, x, geometry, with_indices)
+
+        return call
+
+    for engine_name in registry.engine_names("cpu"):
+        cls = type(registry.engine(engine_name))
+        monkeypatch.setattr(cls, "max_pool", recorded(cls.max_pool))
+    return wanted
+
+
+@pytest.fixture
 def engine_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the engine methods that compute, as they are called."""
     calls: list[str] = []

@@ -80,3 +80,16 @@ def test_an_empty_input() -> None:
     for cls in (AdaptiveAveragePooling2D, AdaptiveMaxPooling2D):
         with pytest.raises(ShapeError, match="at least 1"):
             cls(2)(np.zeros((1, 0, 3, 1), np.float32))
+
+
+def test_inference_asks_for_no_indices(indices_wanted: list[bool]) -> None:
+    layer, x = (
+        AdaptiveMaxPooling2D(2),
+        np.random.default_rng(6).standard_normal((2, 4, 4, 3)).astype(np.float32),
+    )
+    x[0, 0, 0], x[0, 1, 1], x[1] = np.nan, -0.0, 0.0
+    alone = layer(x)
+    assert indices_wanted == [False]
+    y, _ = layer.forward(x, training=True)
+    assert indices_wanted == [False, True]
+    assert alone.tobytes() == y.tobytes()

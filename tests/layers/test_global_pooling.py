@@ -73,3 +73,16 @@ def test_extents_may_change_after_building(cls: Any) -> None:
         layer(np.ones((2, 0, 1, 3), np.float32))
     with pytest.raises(ShapeError, match="4 dimensions"):
         layer(np.ones((2, 9, 3), np.float32))
+
+
+def test_inference_asks_for_no_indices(indices_wanted: list[bool]) -> None:
+    layer, x = (
+        GlobalMaxPooling2D(),
+        np.random.default_rng(6).standard_normal((2, 4, 4, 3)).astype(np.float32),
+    )
+    x[0, 0, 0], x[0, 1, 1], x[1] = np.nan, -0.0, 0.0
+    alone = layer(x)
+    assert indices_wanted == [False]
+    y, _ = layer.forward(x, training=True)
+    assert indices_wanted == [False, True]
+    assert alone.tobytes() == y.tobytes()

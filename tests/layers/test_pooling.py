@@ -172,3 +172,16 @@ def test_inputs_that_do_not_fit() -> None:
         MaxPooling2D(2, padding=2)(np.zeros((1, 9, 9, 1), np.float32))
     with pytest.raises(ShapeError, match="at least 1"):
         AveragePooling2D(2, padding="same")(np.zeros((1, 0, 4, 1), np.float32))
+
+
+def test_inference_asks_for_no_indices(indices_wanted: list[bool]) -> None:
+    layer, x = (
+        MaxPooling2D(2),
+        np.random.default_rng(6).standard_normal((2, 4, 4, 3)).astype(np.float32),
+    )
+    x[0, 0, 0], x[0, 1, 1], x[1] = np.nan, -0.0, 0.0
+    alone = layer(x)
+    assert indices_wanted == [False]
+    y, _ = layer.forward(x, training=True)
+    assert indices_wanted == [False, True]
+    assert alone.tobytes() == y.tobytes()
