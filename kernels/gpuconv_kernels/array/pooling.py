@@ -107,11 +107,9 @@ def max_pool_backward(dy: NDArray, indices: NDArray, g: Pooling) -> NDArray:
 def _scatter(dy: NDArray, indices: NDArray, windows: Windows, dx: NDArray) -> None:
     """Add the gradients of a box to the samples ``dx`` (n, *in, C)."""
     channels = dx.shape[-1]
+    samples = np.arange(0, dx.size, dx.size // len(dx))
     positions = np.multiply(indices, channels, order="C")
-    positions += np.arange(channels)
-    if len(dx) > 1:
-        starts = np.arange(0, dx.size, dx[0].size)
-        positions += starts.reshape(-1, *(1,) * (positions.ndim - 1))
+    positions += samples.reshape(-1, *(1,) * (dx.ndim - 1)) + np.arange(channels)
     if windows.some_missing:
         met = indices >= 0
         dy, positions = dy[met], positions[met]
@@ -180,7 +178,7 @@ def _sum_planes(x: NDArray, y: NDArray) -> None:
             result[...] = sum_rows(sample.reshape(-1, x.shape[-1]))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _divisor(g: Pooling, dtype: Any) -> NDArray:
     """Divisor of each window, (1, *out, 1); 1 where there is nothing to divide."""
     whole = (1, *g.output, 1)
@@ -228,7 +226,8 @@ def workspace_bytes(op: str, g: Pooling, itemsize: int) -> int:
             stages.append(n * math.prod(left) * g.channels)
         return sum(stages) * itemsize + buffers
     block = n * math.prod(reads) * g.channels
-    left, stages = reads, []
+    left = [o if k == 1 else r for o, r, k in zip(out, reads, g.window, strict=True)]
+    stages = []
     for axis in (axis for axis, k in enumerate(g.window) if k > 1):
         left = [*left[:axis], out[axis], *left[axis + 1 :]]
         stages.append(n * math.prod(left) * g.channels)

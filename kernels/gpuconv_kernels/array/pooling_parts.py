@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -58,13 +58,14 @@ class Windows:
     Attributes:
         spans: what they read.
         plane: index of these outputs in what is the same for all samples, (1, *out, 1).
-        starts: where in the plane each window starts, (1, *outputs, 1); negative in the padding.
+        firsts: what each dimension adds to the index, in the plane, of a window's first tap; to be
+            broadcast to (1, *outputs, 1).
         steps: between neighbours of each dimension in the plane.
     """
 
     spans: tuple[Span, ...]
     plane: tuple[slice, ...]
-    starts: NDArray
+    firsts: tuple[NDArray, ...]
     steps: tuple[int, ...]
 
     @cached_property
@@ -74,7 +75,10 @@ class Windows:
 
     @cached_property
     def gaps(self) -> bool:
-        """Whether some input between the first and the last that is read lies in no window."""
+        """Whether some input between the first and the last that is read lies in no window.
+
+        Also True where windows overlap and one sees what no fresh tap meets.
+        """
         return any(along.gaps for along in self.spans)
 
     @cached_property
@@ -116,10 +120,13 @@ class Windows:
         steps = np.diff(distances).astype(self.distance_type)
         return tuple(zip(self.taps[:-1], steps, strict=True))[::-1]
 
-    @cached_property
+    @property
     def origins(self) -> NDArray:
-        """Where in the plane each window's first tap lies, (1, *outputs, 1)."""
-        return self.starts + (self.taps[0].distance if self.taps else 0)
+        """Index in the plane of each window's first tap, (1, *outputs, 1).
+
+        Negative for a window that hangs over at the start. Not kept: it can be large.
+        """
+        return reduce(np.add, self.firsts)
 
 
 class Part(NamedTuple):
@@ -130,22 +137,23 @@ class Part(NamedTuple):
     windows: Windows
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def windows_of(ranges: tuple[tuple[int, int], ...], g: Pooling) -> Windows:
     """Describe the windows of a range of outputs in each dimension."""
     rank = len(ranges)
     steps = tuple(math.prod(g.input[axis + 1 :]) for axis in range(rank))
-    starts: NDArray = np.zeros((1,) * (rank + 2), np.int64)
-    spans = []
+    spans, firsts = [], []
     for axis, ((start, stop), (lo, _)) in enumerate(zip(ranges, g.pads, strict=True)):
         stride, dilation = g.stride[axis], g.dilation[axis]
-        spans.append(span(start, stop, g.input[axis], g.window[axis], stride, dilation, lo))
-        along = (np.arange(start, stop) * stride - lo) * steps[axis]
-        starts = starts + along.reshape(-1, *(1,) * (rank - axis))
-    return Windows(tuple(spans), slices(((0, 1), *ranges)), starts, steps)
+        along = span(start, stop, g.input[axis], g.window[axis], stride, dilation, lo)
+        offset = along.taps[0].offset - lo if along.taps else -lo
+        first = (np.arange(start, stop, dtype=np.int64) * stride + offset) * steps[axis]
+        spans.append(along)
+        firsts.append(first.reshape(1, -1, *(1,) * (rank - axis)))
+    return Windows(tuple(spans), slices(((0, 1), *ranges)), tuple(firsts), steps)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def parts_of(g: Pooling, itemsize: int, box_bytes: int) -> tuple[Part, ...]:
     """Cut a pooling into boxes of outputs, in memory order."""
     parts = []

@@ -8,6 +8,7 @@ numbers is repeated f times to meet it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -23,19 +24,29 @@ SUM_BLOCK: Final = 512 * 1024
 
 
 def fold_of(channels: int) -> int:
-    """How many rows of ``channels`` numbers are read as one."""
+    """How many rows of ``channels`` numbers are read as one, at most."""
     return max(WIDTH // channels, 1)
+
+
+@lru_cache(maxsize=4096)
+def _fold(rows: int, channels: int) -> int:
+    """The same for so many rows: if possible a little less, so that no rows are left over."""
+    most = fold_of(channels)
+    for fold in range(most, most // 2, -1):
+        if rows % fold == 0:
+            return fold
+    return most
 
 
 def row_blocks(x: NDArray, elements: int) -> Iterator[NDArray]:
     """Yield ``x`` (M, C) in blocks (R, width) of about ``elements`` numbers.
 
-    ``width`` is ``fold_of(C) * C``, or the rest of the rows in one last block of one row. The
+    ``width`` is up to ``fold_of(C) * C``, and what is left over comes as one row at the end. The
     blocks are views of a C-contiguous ``x``, else copies. Arrays of one shape give blocks of the
     same shapes, so they can be zipped.
     """
     rows, channels = x.shape
-    fold = fold_of(channels)
+    fold = _fold(rows, channels)
     step = max(elements // (fold * channels), 1)
     for start in range(0, rows, step * fold):
         block = x[start : start + step * fold]
