@@ -42,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batch", type=int, default=8, help="default 8")
     parser.add_argument("--rounds", type=int, default=15, help="at most, default 15")
+    parser.add_argument("--budget", type=float, default=3.0, help="seconds a row, default 3")
     parser.add_argument("--quick", action="store_true", help="four layers, five rounds")
     parser.add_argument("--out", type=Path, help="folder for table, JSON and picture")
     options = parser.parse_args()
@@ -67,7 +68,7 @@ def main() -> None:
     results = []
     for shape in layers:
         for operation in OPERATIONS:
-            row = time_layer(shape, operation, options.batch, rounds, torch)
+            row = time_layer(shape, operation, options.batch, rounds, options.budget, torch)
             results.append(row)
             say(_line(row))
     say()
@@ -85,7 +86,7 @@ def main() -> None:
 
 
 def time_layer(
-    shape: ConvShape, operation: str, batch: int, rounds: int, torch: Any
+    shape: ConvShape, operation: str, batch: int, rounds: int, budget: float, torch: Any
 ) -> dict[str, Any]:
     """Time one operation of one layer, in turns with BLAS and with PyTorch.
 
@@ -102,7 +103,7 @@ def time_layer(
         "square": _square(),
         "gemm": _product(shape, operation, batch),
     }
-    timings = interleaved(candidates, rounds)
+    timings = interleaved(candidates, rounds, budget=budget)
     best = timings["gpuconv"].minimum
     row: dict[str, Any] = {
         "layer": shape.name,
