@@ -37,9 +37,11 @@ def draw_layers(results: list[dict[str, Any]], path: Path) -> None:
         axes[0][1].set_xscale("log")
         ticks = [0.5, 1, 2, 4, 8]
         axes[0][1].set_xticks(ticks, [f"{t:g}" for t in ticks])
+        axes[0][1].minorticks_off()
     axes[0][0].set_yticks(range(len(names)), names)
     axes[0][0].set_ylim(len(names) - 0.4, -0.6)
     axes[0][0].set_xlim(left=0)
-    axes[0][0].legend(loc="lower right", frameon=True)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

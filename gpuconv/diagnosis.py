@@ -104,7 +104,7 @@ def _probe_backend() -> Probe:
 
 def _probe_workspace() -> Probe:
     mib = config.workspace_limit / 1024**2
-    return Probe(True, f"one operation may use {mib:,.1f} MiB beyond its inputs and outputs")
+    return Probe(True, f"a convolution may use {mib:,.1f} MiB beyond its inputs and outputs")
 
 
 def _state(probe: Probe) -> str:

@@ -18,7 +18,7 @@ class Config:
     """The settings.
 
     Attributes:
-        workspace_limit: bytes that one operation may use beyond inputs and outputs. None (the
+        workspace_limit: bytes that a convolution may use beyond inputs and outputs. None (the
             default) stands for a sixteenth of the physical memory, at most 256 MiB. Under a
             smaller limit im2col works in smaller chunks; the results are the same.
     """
