@@ -5,8 +5,8 @@ One N-dimensional implementation; the public names differ in their number of spa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from gpuconv.errors import ShapeError
 from gpuconv.ops import adaptive_pool as core
@@ -14,36 +14,6 @@ from gpuconv.ops import layouts
 from gpuconv.ops.arguments import index_operand, operands, require_shape, shape_tuple
 
 OutputSizeArgument = int | Sequence[int | None]
-
-
-class AdaptiveAvgPoolFunction(Protocol):
-    """``y = adaptive_avg_pool(x, output_size)``; see the docstring of ``adaptive_avg_pool2d``."""
-
-    def __call__(self, x: Any, output_size: OutputSizeArgument, layout: str = ...) -> Any: ...
-
-
-class AdaptiveAvgPoolGradient(Protocol):
-    """``dx = adaptive_avg_pool_backward(dy, x_shape)``."""
-
-    def __call__(self, dy: Any, x_shape: Sequence[int], layout: str = ...) -> Any: ...
-
-
-class AdaptiveMaxPoolFunction(Protocol):
-    """``y = adaptive_max_pool(x, output_size)``; see the docstring of ``adaptive_max_pool2d``."""
-
-    def __call__(
-        self,
-        x: Any,
-        output_size: OutputSizeArgument,
-        return_indices: bool = False,
-        layout: str = ...,
-    ) -> Any: ...
-
-
-class AdaptiveMaxPoolGradient(Protocol):
-    """``dx = adaptive_max_pool_backward(dy, indices, x_shape)``."""
-
-    def __call__(self, dy: Any, indices: Any, x_shape: Sequence[int], layout: str = ...) -> Any: ...
 
 
 def _checked_gradient(dy: Any, x_shape: tuple[int, ...], first: bool) -> tuple[int, ...]:
@@ -61,7 +31,7 @@ def _checked_gradient(dy: Any, x_shape: tuple[int, ...], first: bool) -> tuple[i
     return core.output_extents(x_shape[1:-1], (None,) * (len(x_shape) - 2))
 
 
-def _make_avg(rank: int) -> tuple[AdaptiveAvgPoolFunction, AdaptiveAvgPoolGradient]:
+def _make_avg(rank: int) -> tuple[Callable[..., Any], ...]:
     default, channels_first = layouts.LAYOUTS[rank]
 
     def adaptive_avg_pool(x: Any, output_size: OutputSizeArgument, layout: str = default) -> Any:
@@ -91,7 +61,7 @@ def _make_avg(rank: int) -> tuple[AdaptiveAvgPoolFunction, AdaptiveAvgPoolGradie
     return adaptive_avg_pool, adaptive_avg_pool_backward
 
 
-def _make_max(rank: int) -> tuple[AdaptiveMaxPoolFunction, AdaptiveMaxPoolGradient]:
+def _make_max(rank: int) -> tuple[Callable[..., Any], ...]:
     default, channels_first = layouts.LAYOUTS[rank]
 
     def adaptive_max_pool(

@@ -5,80 +5,14 @@ One N-dimensional implementation; the public names differ in their number of spa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from gpuconv.errors import InvalidArgumentError
 from gpuconv.geometry import PoolGeometry, as_int, as_tuple
 from gpuconv.ops import layouts
 from gpuconv.ops import pool as core
 from gpuconv.ops.arguments import hashable, index_operand, operands, require_shape, shape_tuple
-
-
-class MaxPoolFunction(Protocol):
-    """``y = max_pool(x, kernel_size, ...)``; see the docstring of ``max_pool2d``."""
-
-    def __call__(
-        self,
-        x: Any,
-        kernel_size: int | Sequence[int],
-        stride: int | Sequence[int] | None = None,
-        padding: Any = 0,
-        dilation: int | Sequence[int] = 1,
-        ceil_mode: bool = False,
-        return_indices: bool = False,
-        layout: str = ...,
-    ) -> Any: ...
-
-
-class MaxPoolGradient(Protocol):
-    """``dx = max_pool_backward(dy, indices, x_shape, kernel_size, ...)``."""
-
-    def __call__(
-        self,
-        dy: Any,
-        indices: Any,
-        x_shape: Sequence[int],
-        kernel_size: int | Sequence[int],
-        stride: int | Sequence[int] | None = None,
-        padding: Any = 0,
-        dilation: int | Sequence[int] = 1,
-        ceil_mode: bool = False,
-        layout: str = ...,
-    ) -> Any: ...
-
-
-class AvgPoolFunction(Protocol):
-    """``y = avg_pool(x, kernel_size, ...)``; see the docstring of ``avg_pool2d``."""
-
-    def __call__(
-        self,
-        x: Any,
-        kernel_size: int | Sequence[int],
-        stride: int | Sequence[int] | None = None,
-        padding: Any = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-        layout: str = ...,
-    ) -> Any: ...
-
-
-class AvgPoolGradient(Protocol):
-    """``dx = avg_pool_backward(dy, x_shape, kernel_size, ...)``."""
-
-    def __call__(
-        self,
-        dy: Any,
-        x_shape: Sequence[int],
-        kernel_size: int | Sequence[int],
-        stride: int | Sequence[int] | None = None,
-        padding: Any = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-        layout: str = ...,
-    ) -> Any: ...
 
 
 def check_divisor(divisor_override: int | None) -> int | None:
@@ -120,7 +54,7 @@ def geometry_of(
     )
 
 
-def _make_max(rank: int) -> tuple[MaxPoolFunction, MaxPoolGradient]:
+def _make_max(rank: int) -> tuple[Callable[..., Any], ...]:
     default, channels_first = layouts.LAYOUTS[rank]
 
     def max_pool(
@@ -176,7 +110,7 @@ def _make_max(rank: int) -> tuple[MaxPoolFunction, MaxPoolGradient]:
     return max_pool, max_pool_backward
 
 
-def _make_avg(rank: int) -> tuple[AvgPoolFunction, AvgPoolGradient]:
+def _make_avg(rank: int) -> tuple[Callable[..., Any], ...]:
     default, channels_first = layouts.LAYOUTS[rank]
 
     def avg_pool(
