@@ -29,7 +29,8 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("AdamW", {"lr": 0.002, "weight_decay": 0.1}),
     ("RMSprop", {"lr": 0.0005}),
     ("RMSprop", {"lr": 0.0005, "momentum": 0.7, "centered": True, "weight_decay": 0.01}),
-    ("Adagrad", {"lr": 0.01}),
+    # The default epsilon of 1e-10 would turn a rounding error of 1e-17 into a step of 1e-9.
+    ("Adagrad", {"lr": 0.01, "eps": 1e-6}),
     ("Adagrad", {"lr": 0.01, "lr_decay": 0.1, "initial_accumulator_value": 0.05}),
 ]
 every_optimizer = pytest.mark.parametrize(("name", "arguments"), OPTIMIZERS, ids=str)
