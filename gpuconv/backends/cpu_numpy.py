@@ -73,7 +73,7 @@ class CpuNumpy(Engine):
     ) -> Array:
         dx = np.empty(geometry.x_shape, dy.dtype)
         if col2im.pays(geometry):
-            workspace = col2im.Workspace(geometry, dx.itemsize, workspace_limit)
+            workspace = _col2im_workspace(geometry, dx.itemsize, workspace_limit)
             col2im.backward_input(dy, w, dx, geometry, workspace)
             return dx
         for phase in geometry.backward_input_phases:
@@ -307,6 +307,7 @@ class CpuNumpy(Engine):
 # A workspace depends on integers only and is asked for at every call.
 _columns = lru_cache(maxsize=1024)(im2col.Workspace)
 _depthwise_workspace = lru_cache(maxsize=1024)(depthwise.Workspace)
+_col2im_workspace = lru_cache(maxsize=1024)(col2im.Workspace)
 
 
 def _forward_workspace(g: ConvGeometry, itemsize: int, limit: int) -> im2col.Workspace:
@@ -416,7 +417,7 @@ def _plan_backward_input(g: ConvGeometry, dtype: str, limit: int) -> Plan:
     if col2im.pays(g):
         return Plan(
             "gemm+col2im",
-            col2im.Workspace(g, itemsize, limit).bytes + math.prod(g.w_shape) * itemsize,
+            _col2im_workspace(g, itemsize, limit).bytes + math.prod(g.w_shape) * itemsize,
             f"few outputs {g.output} for the input {g.input}: each adds its window to the gradient",
         )
     strided = max(g.stride) > 1
