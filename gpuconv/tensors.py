@@ -46,7 +46,7 @@ def tensor(value: Any, backend: str | None = None, dtype: Any = None) -> Tensor:
     device = None if backend is None else resolve_device(backend)[0]
     array = interchange.as_array(as_array(value) if isinstance(value, Tensor) else value, dtype)
     if device is None:
-        stays = isinstance(value, Tensor) or is_cupy(array)
+        stays = isinstance(value, Tensor) or device_of(array) != "cpu"
         device = device_of(array) if stays else resolve_device()[0]
     return Tensor(to_device(array, device))
 

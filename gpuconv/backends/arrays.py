@@ -1,4 +1,4 @@
-"""Where an array lives, and moving it: the only module that knows both NumPy and CuPy.
+"""Where an array lives, and moving it: the only module that knows every kind of array.
 
 CuPy is never imported here unless the caller asks for CUDA or already holds a CuPy array
 (then it is in ``sys.modules``).
@@ -12,11 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from gpuconv.backends.transfers import note_to_device, note_to_host
 from gpuconv.errors import InvalidArgumentError
 
 
 def _loaded_cupy() -> ModuleType | None:
     return sys.modules.get("cupy")
+
+
+def _is_simulated(array: Any) -> bool:
+    module = sys.modules.get("gpuconv.backends.simulated")
+    return module is not None and isinstance(array, module.SimulatedArray)
 
 
 def is_cupy(array: Any) -> bool:
@@ -26,23 +32,36 @@ def is_cupy(array: Any) -> bool:
 
 
 def is_array(value: Any) -> bool:
-    """Whether ``value`` is a NumPy or CuPy array."""
-    return isinstance(value, np.ndarray) or is_cupy(value)
+    """Whether ``value`` is an array that engines compute on, on the host or on a device."""
+    return isinstance(value, np.ndarray) or is_cupy(value) or _is_simulated(value)
 
 
 def array_module(array: Any) -> Any:
-    """Return ``numpy`` or ``cupy``, whichever ``array`` belongs to."""
-    return _loaded_cupy() if is_cupy(array) else np
+    """Return the module whose functions take ``array``: ``numpy``, ``cupy``, or cuda-sim's own."""
+    if is_cupy(array):
+        return _loaded_cupy()
+    if _is_simulated(array):
+        from gpuconv.backends.simulated import numpy_on_device
+
+        return numpy_on_device
+    return np
 
 
 def device_of(array: Any) -> str:
-    """Return ``"cuda"`` for CuPy arrays and ``"cpu"`` for NumPy arrays."""
-    return "cuda" if is_cupy(array) else "cpu"
+    """Return ``"cuda"`` for CuPy arrays, ``"cpu"`` for NumPy arrays, or ``"cuda-sim"``."""
+    if type(array) is np.ndarray:
+        return "cpu"
+    if is_cupy(array):
+        return "cuda"
+    return "cuda-sim" if _is_simulated(array) else "cpu"
 
 
 def to_numpy(array: Any) -> np.ndarray[Any, Any]:
     """Return a NumPy array: the same object on the CPU, a copy from the device."""
     if is_cupy(array):
+        note_to_host()
+        return array.get()  # type: ignore[no-any-return]
+    if _is_simulated(array):
         return array.get()  # type: ignore[no-any-return]
     return np.asarray(array)
 
@@ -53,10 +72,19 @@ def to_device(array: Any, device: str) -> Any:
     Raises:
         InvalidArgumentError: ``device`` is neither ``"cpu"``, ``"cuda"`` nor ``"cuda-sim"``.
     """
-    if device in ("cpu", "cuda-sim"):
+    if device == "cpu":
         return to_numpy(array)
     if device == "cuda":
+        if is_cupy(array):
+            return array
         import cupy
 
-        return cupy.asarray(array)
+        note_to_device()
+        return cupy.asarray(to_numpy(array))
+    if device == "cuda-sim":
+        if _is_simulated(array):
+            return array
+        from gpuconv.backends.simulated import to_simulated
+
+        return to_simulated(to_numpy(array))
     raise InvalidArgumentError(f"device must be 'cpu', 'cuda' or 'cuda-sim'. Received: {device!r}")

@@ -2,6 +2,9 @@
 
 ``import cupy`` succeeds without a driver, and in Numba's simulator ``cuda.is_available()`` is
 True, so neither proves anything; the driver library is asked directly, for a device.
+
+A device needs the driver and CuPy, which owns its memory; the engine ``cuda:numba`` also needs
+numba-cuda (:func:`probe_numba_engine`).
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import re
 import sys
 
 from gpuconv.backends.base import Probe
@@ -20,11 +24,32 @@ _CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 
 def probe_cuda() -> Probe:
     """Say whether a CUDA device can be used, or the first thing that is missing."""
-    for look in (probe_driver, probe_cupy, probe_numba_cuda):
-        found = look()
+    driver, cupy = probe_driver(), probe_cupy()
+    for found in (driver, cupy):
         if not found.available:
             return found
-    return probe_driver()
+    built_for = re.match(r"cupy-cuda(\d+)x", cupy.reason)
+    supported = re.search(r"supports CUDA (\d+)\.\d+", driver.reason)
+    if built_for and supported and int(built_for[1]) > int(supported[1]):
+        return Probe(
+            False,
+            f"the NVIDIA driver is too old for {cupy.reason}: it supports "
+            f"CUDA {supported[0].rpartition(' ')[2]}",
+            f"Update the NVIDIA driver, or install cupy-cuda{supported[1]}x in its place.",
+        )
+    return driver
+
+
+def probe_numba_engine() -> Probe:
+    """Say whether Numba's kernels can run on a CUDA device, or the first thing that is missing."""
+    if probe_simulator().available:
+        return Probe(
+            False,
+            "Numba runs its CUDA simulator in this process (NUMBA_ENABLE_CUDASIM=1)",
+            "Unset NUMBA_ENABLE_CUDASIM, or use backend='cuda-sim'.",
+        )
+    found = probe_cuda()
+    return probe_numba_cuda() if found.available else found
 
 
 def probe_driver() -> Probe:
@@ -100,7 +125,7 @@ def probe_cupy() -> Probe:
         return Probe(
             False,
             "the package cupy is not installed",
-            "Install cupy-cuda12x or cupy-cuda13x, matching the driver.",
+            "Install gpuconv[cuda12] or gpuconv[cuda13], matching the driver.",
         )
     for name in ("cupy-cuda13x", "cupy-cuda12x", "cupy"):
         version = installed_version(name)
@@ -116,7 +141,7 @@ def probe_numba_cuda() -> Probe:
         return Probe(
             False,
             "the package numba-cuda is not installed",
-            "Install numba-cuda.",
+            "Install gpuconv[cuda12] or gpuconv[cuda13], matching the driver.",
         )
     return Probe(True, f"numba-cuda {version}")
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv.backends import cuda_probe
-from gpuconv.backends.arrays import is_array, is_cupy
+from gpuconv.backends.arrays import device_of, is_array
 from gpuconv.backends.base import Array
 from gpuconv.errors import (
     BackendUnavailableError,
@@ -66,7 +66,7 @@ def _plain_array(array: Array) -> Array:
     Raises:
         InvalidArgumentError: masked elements.
     """
-    if type(array) is np.ndarray or is_cupy(array):
+    if type(array) is np.ndarray or device_of(array) != "cpu":
         return array
     if np.ma.is_masked(array):
         raise InvalidArgumentError(

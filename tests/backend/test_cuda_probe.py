@@ -109,16 +109,40 @@ def test_a_driver_with_devices(driver):
     )
 
 
-def test_packages_are_looked_for_one_after_the_other(driver, packages):
+def test_packages_are_looked_for_one_after_the_other(driver, packages, monkeypatch):
+    monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
     driver()
     packages()
     assert cuda_probe.probe_cuda().reason == "the package cupy is not installed"
-    assert "cupy-cuda12x" in cuda_probe.probe_cuda().hint
+    assert "gpuconv[cuda12]" in cuda_probe.probe_cuda().hint
     packages(cupy_cuda12x="13.4")
     assert cuda_probe.probe_cupy().reason == "cupy-cuda12x 13.4"
-    assert cuda_probe.probe_cuda().reason == "the package numba-cuda is not installed"
+    assert cuda_probe.probe_cuda().available  # one of the two engines is enough for a device
+    assert cuda_probe.probe_numba_engine().reason == "the package numba-cuda is not installed"
+    assert "gpuconv[cuda12]" in cuda_probe.probe_numba_engine().hint
     packages(cupy_cuda12x="13.4", numba_cuda="0.20")
-    assert cuda_probe.probe_numba_cuda().reason == "numba-cuda 0.20"
+    assert cuda_probe.probe_numba_engine().reason == "numba-cuda 0.20"
+
+
+def test_a_driver_too_old_for_the_package(driver, packages):
+    driver(version=12040)
+    packages(cupy_cuda13x="14.2", numba_cuda="0.30")
+    found = cuda_probe.probe_cuda()
+    assert found.reason == (
+        "the NVIDIA driver is too old for cupy-cuda13x 14.2: it supports CUDA 12.4"
+    )
+    assert "cupy-cuda12x" in found.hint
+    driver(version=13000)
+    assert cuda_probe.probe_cuda().available
+    packages(cupy_cuda12x="13.4")  # a newer driver runs what was built for an older one
+    assert cuda_probe.probe_cuda().available
+
+
+def test_numba_in_its_simulator_does_not_run_on_a_device(driver, packages, monkeypatch):
+    driver()
+    packages(cupy_cuda12x="13.4", numba_cuda="0.20")
+    monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
+    assert "NUMBA_ENABLE_CUDASIM=1" in cuda_probe.probe_numba_engine().reason
     assert cuda_probe.probe_cuda().available
 
 
