@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuconv.backends.arrays import to_numpy
+from gpuconv.backends.selection import resolve_device
 from gpuconv.callbacks.base import Callback, CallbackList, as_callbacks
 from gpuconv.callbacks.history import History
 from gpuconv.callbacks.progress import progress_callback
 from gpuconv.data import ArrayBatches, Batches, IterableBatches, make_batches, split_validation
 from gpuconv.data.batches import Batch
 from gpuconv.data.sources import read_rows, row_count
+from gpuconv.data.staging import on_device
 from gpuconv.errors import InvalidArgumentError
 from gpuconv.geometry import as_int
 from gpuconv.models.class_weights import class_weight_table, with_class_weights
@@ -119,14 +122,14 @@ class Fit:
     def _train_epoch(self, epoch: int, batches_done: int) -> tuple[Running, bool]:
         """Run one epoch without the batches that an earlier run did; False if it was cut short."""
         running = Running(self.model.metrics)
-        for number, batch in enumerate(self._batches_of(epoch)):
+        to_do: Iterator[Batch] = islice(self._batches_of(epoch), batches_done, None)
+        if self.class_weights is not None:
+            table = self.class_weights
+            to_do = (with_class_weights(batch, table) for batch in to_do)
+        for number, batch in enumerate(staged(self.model, to_do), batches_done):
             if self.model.stop_training:
                 return running, False
-            if number < batches_done:
-                continue
             self.callbacks.call("on_train_batch_begin", number, {})
-            if self.class_weights is not None:
-                batch = with_class_weights(batch, self.class_weights)
             running.update(*self.model.train_step(*batch), batch)
             self.callbacks.call("on_train_batch_end", number, running.lazy_logs())
         return running, running.samples > 0
@@ -149,7 +152,7 @@ def evaluate(
     logs: Mapping[str, Any] = {}
     try:
         within_fit.call("on_test_begin", {})
-        for number, batch in enumerate(batches.epoch()):
+        for number, batch in enumerate(staged(model, batches.epoch())):
             running.update(*model.test_step(*batch), batch)
             within_fit.call("on_test_batch_end", number, running.lazy_logs())
         logs = running.lazy_logs()
@@ -166,12 +169,31 @@ def predict(model: Model, batches: Batches, verbose: Any, callbacks: Any) -> np.
     outputs = []
     try:
         listeners.call("on_predict_begin", {})
-        for number, batch in enumerate(batches.epoch()):
+        for number, batch in enumerate(staged(model, batches.epoch())):
             outputs.append(to_numpy(model.infer(model.prepare(batch[0]))))
             listeners.call("on_predict_batch_end", number, {})
     finally:
         listeners.finish("on_predict_end", {})
     return np.concatenate(outputs)
+
+
+def staged(model: Model, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield the batches with their arrays where the model computes, copied ahead.
+
+    Labels are checked on the way, on the host: looking at them on a device would wait for it.
+    """
+    device = model.backend or resolve_device()[0]
+    if device == "cpu":
+        return batches  # the loss looks at them
+    return on_device((_with_checked_labels(model, batch) for batch in batches), device)
+
+
+def _with_checked_labels(model: Model, batch: Batch) -> Batch:
+    x, y, _ = batch
+    if model.loss is not None and isinstance(y, np.ndarray):
+        shapes = [tuple(part.shape) for part in (x if isinstance(x, tuple) else (x,))]
+        model.loss.check_targets(y, model.compute_output_shape(model.accept(shapes)))
+    return batch
 
 
 def check_batches(model: Model, batches: Batches) -> None:
