@@ -1,0 +1,164 @@
+"""Compiling device kernels for a named architecture on a machine without a GPU.
+
+Numba makes PTX, ``ptxas`` assembles it and reports registers, spills and shared memory, and
+``cuobjdump`` shows the instructions. Needs the packages numba-cuda[cu13], nvidia-cuda-nvcc,
+nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm; nothing is run on a device.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import importlib.util
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+from gpuconv_kernels.device.target import KernelSpec
+
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
+"""Turing, Ampere, Hopper, Blackwell."""
+
+_INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+\s+)?([A-Z][A-Z0-9_]*)([A-Z0-9_.]*)")
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """What the assembler said about one kernel on one architecture.
+
+    Attributes:
+        registers: of a thread.
+        shared_bytes: of a block, those fixed at compile time.
+        stack_bytes, spill_bytes: local memory of a thread; 0 where all stays in registers.
+        instructions: name -> how often it stands in the machine code, with its modifiers.
+        inner_loop: the same for the longest loop body that has no loop inside it.
+    """
+
+    registers: int
+    shared_bytes: int
+    stack_bytes: int
+    spill_bytes: int
+    instructions: collections.Counter[str]
+    inner_loop: collections.Counter[str]
+
+
+def missing_tools() -> list[str]:
+    """Names of the packages that are not there; empty if kernels can be assembled."""
+    missing = []
+    if importlib.util.find_spec("numba_cuda") is None:
+        missing.append("numba-cuda[cu13]")
+    for program in ("ptxas", "cuobjdump", "nvdisasm"):
+        if _tool(program) is None:
+            missing.append(f"nvidia-cuda-{'nvcc' if program == 'ptxas' else program}")
+    return missing
+
+
+def assemble(spec: KernelSpec, architecture: str) -> Assembled:
+    """Compile one kernel for one architecture.
+
+    Raises:
+        RuntimeError: the compiler or the assembler refuses it; what it said is in the message.
+    """
+    ptx = compile_ptx(spec, architecture)
+    with tempfile.TemporaryDirectory() as folder:
+        source, binary = pathlib.Path(folder, "kernel.ptx"), pathlib.Path(folder, "kernel.cubin")
+        source.write_text(ptx)
+        said = _run("ptxas", f"-arch={architecture}", "-v", str(source), "-o", str(binary)).stderr
+        listing = _run("cuobjdump", "--dump-sass", str(binary)).stdout
+    return Assembled(
+        registers=_number(said, r"Used (\d+) registers"),
+        shared_bytes=_number(said, r"(\d+) bytes smem"),
+        stack_bytes=_number(said, r"(\d+) bytes stack frame"),
+        spill_bytes=_number(said, r"(\d+) bytes spill stores")
+        + _number(said, r"(\d+) bytes spill loads"),
+        instructions=count_instructions(listing),
+        inner_loop=count_instructions(_inner_loop(listing)),
+    )
+
+
+def compile_ptx(spec: KernelSpec, architecture: str) -> str:
+    """Return the PTX of a kernel."""
+    from gpuconv_kernels.device.target import cuda
+
+    number = architecture.removeprefix("sm_")
+    capability = (int(number[:-1]), int(number[-1]))
+    bounds = (spec.threads, spec.min_blocks) if spec.min_blocks else spec.threads
+    with _pretended_device(capability):
+        ptx, _ = cuda.compile_ptx(
+            spec.function, spec.signature, cc=capability, launch_bounds=bounds
+        )
+    return str(ptx)
+
+
+@contextlib.contextmanager
+def _pretended_device(capability: tuple[int, int]) -> Iterator[None]:
+    # Numba compiles the functions that a kernel calls for the device at hand, and asks for it.
+    from numba.cuda import dispatcher
+
+    kept = dispatcher.get_current_device
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = kept
+
+
+def count_instructions(listing: str) -> collections.Counter[str]:
+    """Count the instructions of a disassembly, modifiers included (``LDG.E.128``)."""
+    return collections.Counter(
+        found[1] + found[2] for found in map(_INSTRUCTION.search, listing.splitlines()) if found
+    )
+
+
+def _inner_loop(listing: str) -> str:
+    """The body, from target to backward branch, of the longest loop without a loop inside."""
+    lines = listing.splitlines()
+    address_of = [re.search(r"/\*([0-9a-f]{4,})\*/", line) for line in lines]
+    at = {int(found[1], 16): i for i, found in enumerate(address_of) if found}
+    loops = []
+    for i, line in enumerate(lines):
+        jump, here = re.search(r"\bBRA\S*\s+(?:\S+,\s*)*`?\(?0x([0-9a-f]+)", line), address_of[i]
+        if jump and here and int(jump[1], 16) < int(here[1], 16):
+            loops.append((at[int(jump[1], 16)], i + 1))
+    innermost = [
+        (a, b)
+        for a, b in loops
+        if not any((c, d) != (a, b) and a <= c and d <= b for c, d in loops)
+    ]
+    if not innermost:
+        return ""
+    first, last = max(innermost, key=lambda loop: loop[1] - loop[0])
+    return "\n".join(lines[first:last])
+
+
+def _number(text: str, pattern: str) -> int:
+    found = re.search(pattern, text)
+    return int(found[1]) if found else 0
+
+
+def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = _tool(program)
+    if path is None:
+        raise RuntimeError(f"{program} was not found; missing: {', '.join(missing_tools())}")
+    folder = os.pathsep.join([str(path.parent), os.environ.get("PATH", "")])
+    done = subprocess.run(
+        [str(path), *arguments], capture_output=True, text=True, env={**os.environ, "PATH": folder}
+    )
+    if done.returncode:
+        raise RuntimeError(f"{program} failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done
+
+
+def _tool(program: str) -> pathlib.Path | None:
+    """The program of NVIDIA's packages; the machine's own may be too old for the PTX."""
+    spec = importlib.util.find_spec("nvidia")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    for folder in folders:
+        for found in sorted(pathlib.Path(folder).glob(f"*/bin/{program}")):
+            return found
+    return None

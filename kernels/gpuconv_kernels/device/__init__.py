@@ -1,0 +1,1 @@
+"""GPU kernels in Python, compiled by Numba: each file holds kernels and their launchers."""
