@@ -6,6 +6,7 @@ CuPy is never imported here unless the caller asks for CUDA or already holds a C
 
 from __future__ import annotations
 
+import functools
 import sys
 from types import ModuleType
 from typing import Any
@@ -88,3 +89,20 @@ def to_device(array: Any, device: str) -> Any:
 
         return to_simulated(to_numpy(array))
     raise InvalidArgumentError(f"device must be 'cpu', 'cuda' or 'cuda-sim'. Received: {device!r}")
+
+
+def constant(values: np.ndarray[Any, Any], like: Any) -> Any:
+    """Return small, unchanging ``values`` where ``like`` lies, in its dtype; not to be modified.
+
+    They are copied to a device once and kept: a copy at every call would make the host wait.
+    """
+    values = np.asarray(values, like.dtype, order="C")
+    device = device_of(like)
+    if device == "cpu":
+        return values
+    return _kept_constant(values.tobytes(), values.shape, values.dtype.str, device)
+
+
+@functools.lru_cache(maxsize=256)
+def _kept_constant(numbers: bytes, shape: tuple[int, ...], dtype: str, device: str) -> Any:
+    return to_device(np.frombuffer(numbers, dtype).reshape(shape), device)

@@ -131,9 +131,9 @@ class SimulatedArray(NDArrayOperatorsMixin):
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: str, *inputs: Any, out: tuple[Any, ...] = (), **options: Any
     ) -> Any:
+        options = {name: _unwrap(value) for name, value in options.items()}
         if out:
             options["out"] = tuple(_unwrap(part) for part in out)
-        options = {name: _unwrap(value) for name, value in options.items()}
         result = getattr(ufunc, method)(*map(_unwrap, inputs), **options)
         if out:
             return out[0] if len(out) == 1 else out

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuconv.backends.arrays import array_module, is_array, to_device, to_numpy
+from gpuconv.backends.arrays import array_module, constant, is_array, to_device, to_numpy
 from gpuconv.backends.base import Array
 from gpuconv.containers import unwrap
 from gpuconv.errors import DTypeError, InvalidArgumentError, ShapeError
@@ -55,14 +55,13 @@ class Rescaling(Layer):
                 )
 
     def run(self, x: Array, training: bool) -> tuple[Array, Backward]:
-        xp = array_module(x)
-        scale = xp.asarray(self.scale, dtype=x.dtype)
+        scale = constant(np.asarray(self.scale), x)
 
         def backward(dy: Array, input_gradient: bool = True) -> Array | None:
             return dy * scale if input_gradient else None
 
         y = x * scale
-        y += xp.asarray(self.offset, dtype=x.dtype)
+        y += constant(np.asarray(self.offset), x)
         return y, backward
 
 

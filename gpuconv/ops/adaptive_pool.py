@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuconv.backends.arrays import array_module
+from gpuconv.backends.arrays import array_module, constant
 from gpuconv.backends.base import Array
 from gpuconv.errors import ShapeError
 from gpuconv.geometry import PoolGeometry, as_tuple
@@ -160,7 +160,7 @@ def _counts(like: Array, input: Sequence[int], output: Sequence[int]) -> Array:
     for extent, size in zip(reversed(input), reversed(output), strict=True):
         sizes = np.array([w.stop - w.start for w in _windows(extent, size)], like.dtype)
         counts = sizes.reshape(-1, *(1,) * counts.ndim) * counts
-    return array_module(like).asarray(counts)
+    return constant(counts, like)
 
 
 def _plane(like: Array, input: Sequence[int]) -> Array:
