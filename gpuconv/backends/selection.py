@@ -113,13 +113,26 @@ def require(name: str) -> None:
         _require_device(name)
 
 
+_verified: set[str] = set()
+"""Devices that were found once: a driver does not go away, and asking it takes as long as a kernel."""
+
+
 def _require_device(device: str) -> None:
+    if device in _verified:
+        return
     found = registry.probe_device(device)
     if not found.available:
         hint = f" {found.hint}" if found.hint else ""
         raise BackendUnavailableError(
             f"the backend {device!r} is not available: {found.reason}.{hint}"
         )
+    _verified.add(device)
+
+
+def forget_devices() -> None:
+    """Look for every device anew when it is asked for next."""
+    _verified.clear()
+    _automatic.cache_clear()
 
 
 def resolve_device(name: str | None = None) -> tuple[str, str]:

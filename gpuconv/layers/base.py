@@ -13,6 +13,7 @@ layer's trainable parameters into their ``grad``. It may be called once or sever
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ import numpy as np
 from gpuconv import activations, initializers, regularizers
 from gpuconv.backends.arrays import array_module, is_array, to_device
 from gpuconv.backends.base import Array
-from gpuconv.backends.selection import resolve_device
+from gpuconv.backends.selection import resolve_device, use_backend
 from gpuconv.configurable import Configurable, snake_case
 from gpuconv.containers import FLOATS, Wrap, place, unwrap
 from gpuconv.errors import DTypeError, InvalidArgumentError, NotBuiltError, ShapeError, shown
@@ -76,6 +77,7 @@ class Layer(Configurable):
             None if input_shape is None else as_open_shape(input_shape, "input_shape")
         )
         self.backend: str | None = None
+        self.engine: str | None = None
         self.built_shape: Shape | list[Shape] | None = None
         self._trainable = bool(trainable)
         self._own: list[Parameter] = []
@@ -140,19 +142,21 @@ class Layer(Configurable):
             ShapeError: ``x`` does not fit the layer.
             DTypeError: ``x`` does not hold real numbers.
         """
-        array, wrap = self._enter(x)
-        y, array_backward = self.run(array, training)
+        with self.computing():
+            array, wrap = self._enter(x)
+            y, array_backward = self.run(array, training)
         # Not y itself, which the closure would keep alive.
         y_shape, y_dtype = tuple(y.shape), y.dtype.name
 
         def backward(dy: Any, input_gradient: bool = True) -> Any:
-            received, _ = self._unwrap_one(dy, y_dtype)
-            if tuple(received.shape) != y_shape:
-                raise ShapeError(
-                    f"{self.name}: dy must have the shape of the output, {y_shape}. "
-                    f"Received: {tuple(received.shape)}"
-                )
-            dx = array_backward(received, input_gradient)
+            with self.computing():
+                received, _ = self._unwrap_one(dy, y_dtype)
+                if tuple(received.shape) != y_shape:
+                    raise ShapeError(
+                        f"{self.name}: dy must have the shape of the output, {y_shape}. "
+                        f"Received: {tuple(received.shape)}"
+                    )
+                dx = array_backward(received, input_gradient)
             if dx is None:
                 return None
             return [wrap(part) for part in dx] if self.several_inputs else wrap(dx)
@@ -161,8 +165,13 @@ class Layer(Configurable):
 
     def __call__(self, x: Any, training: bool = False) -> Any:
         """Compute the output alone; see :meth:`forward`. Nothing is retained for a gradient."""
-        array, wrap = self._enter(x)
-        return wrap(self.run(array, True)[0] if training else self.infer(array))
+        with self.computing():
+            array, wrap = self._enter(x)
+            return wrap(self.run(array, True)[0] if training else self.infer(array))
+
+    def computing(self) -> contextlib.AbstractContextManager[None]:
+        """Return a ``with`` block in which the engine that was named for this layer computes."""
+        return use_backend(self.engine) if self.engine else contextlib.nullcontext()
 
     def _enter(self, x: Any) -> tuple[Any, Wrap]:
         """Unwrap, check, cast and place the input; build the layer if this is its first."""
@@ -375,7 +384,11 @@ class Layer(Configurable):
             target[...] = xp.asarray(there, dtype=target.dtype)
 
     def to(self, backend: str) -> Layer:
-        """Move all arrays to ``"cpu"`` or ``"cuda"`` and compute there from now on.
+        """Move all arrays to a device and compute there from now on.
+
+        Args:
+            backend: ``"cpu"`` or ``"cuda"``, where the dispatcher chooses engines; or an engine
+                (``"cuda:numba"``), which then computes everything.
 
         Raises:
             BackendUnavailableError: it cannot run here.
@@ -383,6 +396,7 @@ class Layer(Configurable):
         device = resolve_device(backend)[0]
         for layer in self.walk():
             layer.backend = device
+            layer.engine = backend if ":" in backend else None
             for parameter in layer._own:
                 parameter.to(device)
             layer.move_non_parameters(device)

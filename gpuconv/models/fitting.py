@@ -170,7 +170,7 @@ def predict(model: Model, batches: Batches, verbose: Any, callbacks: Any) -> np.
     try:
         listeners.call("on_predict_begin", {})
         for number, batch in enumerate(staged(model, batches.epoch())):
-            outputs.append(to_numpy(model.infer(model.prepare(batch[0]))))
+            outputs.append(to_numpy(model.infer_batch(batch[0])))
             listeners.call("on_predict_batch_end", number, {})
     finally:
         listeners.finish("on_predict_end", {})

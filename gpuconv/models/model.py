@@ -31,8 +31,8 @@ class Model(Layer):
     """Base of Sequential: a layer with a loss, metrics and an optimizer.
 
     Args:
-        backend: device to compute on (``"cpu"``, ``"cuda"``); None: what is in force when the
-            model is built.
+        backend: device to compute on (``"cpu"``, ``"cuda"``), or an engine (``"cuda:numba"``) that
+            then computes everything; None: what is in force when the model is built.
         name, trainable: as for every layer.
 
     Attributes:
@@ -51,6 +51,7 @@ class Model(Layer):
         super().__init__(**kwargs)
         if backend is not None:
             self.backend = resolve_device(backend)[0]
+            self.engine = backend if ":" in backend else None
         self.optimizer: optimizers.Optimizer | None = None
         self.loss: losses.Loss | None = None
         self.metrics: list[metrics.Metric] = []
@@ -137,6 +138,10 @@ class Model(Layer):
         Returns:
             The loss (0-d) and the predictions, on the device; nothing waits for it.
         """
+        with self.computing():
+            return self._train_step(x, y, sample_weight)
+
+    def _train_step(self, x: Any, y: Any, sample_weight: Any) -> tuple[Array, Array]:
         inputs = self.prepare(x)
         network, loss, fused = self.network_and_loss()
         self.zero_grad()  # of a step that was interrupted, or of gradients by hand
@@ -151,13 +156,14 @@ class Model(Layer):
 
     def test_step(self, x: Any, y: Any, sample_weight: Any = None) -> tuple[Array, Array]:
         """Evaluate one batch; returns as :meth:`train_step`."""
-        inputs = self.prepare(x)
-        network, loss, fused = self.network_and_loss()
-        predictions = network.infer(inputs)
-        targets = self.prepare_targets(y)
-        value = loss(targets, predictions, self.prepare_targets(sample_weight))
-        value = value + self.penalty()
-        return value, engine_for(predictions).softmax(predictions) if fused else predictions
+        with self.computing():
+            inputs = self.prepare(x)
+            network, loss, fused = self.network_and_loss()
+            predictions = network.infer(inputs)
+            targets = self.prepare_targets(y)
+            value = loss(targets, predictions, self.prepare_targets(sample_weight))
+            value = value + self.penalty()
+            return value, engine_for(predictions).softmax(predictions) if fused else predictions
 
     def network_and_loss(self) -> tuple[Layer, losses.Loss, bool]:
         """Return what is run and its loss; True if softmax and cross-entropy became one."""
@@ -339,7 +345,12 @@ class Model(Layer):
     def predict_on_batch(self, x: Any) -> np.ndarray[Any, Any]:
         """Return the outputs for one batch as a NumPy array."""
         (batch,) = make_batches(x, None, None, 2**62, targets=False).epoch()
-        return to_numpy(self.infer(self.prepare(batch[0])))
+        return to_numpy(self.infer_batch(batch[0]))
+
+    def infer_batch(self, x: Any) -> Array:
+        """Return the outputs for one batch, on the device."""
+        with self.computing():
+            return self.infer(self.prepare(x))
 
     # --- looking and keeping ----------------------------------------------------------
 

@@ -76,7 +76,7 @@ def load_model(path: str | os.PathLike[str], backend: str | None = None) -> Mode
 
     Args:
         path: the file.
-        backend: device for it; None: what is in force.
+        backend: device or engine for it; None: what is in force.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -92,7 +92,7 @@ def load_model(path: str | os.PathLike[str], backend: str | None = None) -> Mode
         model = layers.deserialize(configuration["model"])
         if not isinstance(model, Model):
             raise TypeError(f"a {type(model).__name__} is a layer, not a model")
-        model.to(device)
+        model.to(device if backend in (None, "auto") else backend)
         model.build(tuple(configuration["input_shape"]))
         compiled = configuration["compiled"]
         if compiled is not None:

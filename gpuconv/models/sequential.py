@@ -21,7 +21,7 @@ class Sequential(Model):
     Args:
         layers: the layers, first to last; more with :meth:`add`. A first layer with
             ``input_shape`` builds the model at once, else the first data do.
-        backend: device to compute on; None: what is in force when the model is built.
+        backend: device or engine to compute on; None: what is in force when the model is built.
         name, trainable: as for every layer.
 
     The dtype is that of the layers, which must have one in common; layers with ``dtype=None``
@@ -208,7 +208,7 @@ class Sequential(Model):
             input_shape = layer.compute_output_shape(input_shape)
 
     def _place(self, layer: Layer) -> None:
-        layer.to(self.backend or "cpu")
+        layer.to(self.engine or self.backend or "cpu")
 
     def run(self, x: Any, training: bool) -> tuple[Any, Backward]:
         closures = []

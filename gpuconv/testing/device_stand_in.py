@@ -64,7 +64,7 @@ def stand_in_device() -> Iterator[None]:
     with (
         mock.patch.object(registry, "_MODULES", {**registry._MODULES, **engines}),
         mock.patch.object(registry, "engine_names", _engine_names),
-        mock.patch.object(cuda_probe, "probe_simulator", lambda: there),
+        mock.patch.object(cuda_probe, "probe_simulator", return_value=there),
     ):
         _forget()
         try:
@@ -79,7 +79,7 @@ def _engine_names(device: str | None = None) -> tuple[str, ...]:
 
 
 def _forget() -> None:
-    selection._automatic.cache_clear()
+    selection.forget_devices()
     registry.engine.cache_clear()
     for cached in (dispatch._usable, dispatch._select):
         cached.cache_clear()

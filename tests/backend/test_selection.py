@@ -25,9 +25,9 @@ MISSING = Probe(False, "no NVIDIA driver", "Install the driver.")
 def _nothing_chosen(monkeypatch):
     monkeypatch.delenv("GPUCONV_BACKEND", raising=False)
     monkeypatch.setattr(selection, "_process", None)
-    selection._automatic.cache_clear()
+    selection.forget_devices()
     yield
-    selection._automatic.cache_clear()
+    selection.forget_devices()
 
 
 @pytest.fixture

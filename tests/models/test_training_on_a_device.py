@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 import gpuconv as gc
+from gpuconv.backends.selection import requested_backend
 from gpuconv.backends.simulated import SimulatedArray
 from gpuconv.backends.transfers import count_transfers
 from gpuconv.errors import InvalidArgumentError
 from gpuconv.layers import BatchNormalization, Conv2D, Dense, Dropout, Flatten, MaxPooling2D
 from gpuconv.models import Sequential
-from gpuconv.testing.device_stand_in import stand_in_device
+from gpuconv.testing.device_stand_in import StandIn, stand_in_device
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +142,29 @@ def test_saving_and_moving_back(tmp_path):
     network.to("cpu")
     np.testing.assert_array_equal(network.predict(x, verbose=0), expected)
     network.fit(x, y, batch_size=8, verbose=0)  # the optimizer's state moved along
+
+
+def test_an_engine_that_was_named_computes_everything(monkeypatch):
+    seen = []
+    for name in ("conv_forward", "conv_backward_weight", "adam_update", "softmax"):
+        method = getattr(StandIn, name)
+
+        def watched(self, *args, method=method, **kwargs):
+            seen.append(requested_backend())
+            return method(self, *args, **kwargs)
+
+        monkeypatch.setattr(StandIn, name, watched)
+    x, y = data(16)
+    network = model("cuda-sim:stand-in")
+    assert (network.backend, network.engine) == ("cuda-sim", "cuda-sim:stand-in")
+    network.fit(x, y, batch_size=8, verbose=0)
+    network.evaluate(x, y, verbose=0)
+    network.predict(x, verbose=0)
+    y, backward = network.forward(x.astype("float32"), training=True)
+    backward(y)
+    assert set(seen) == {"cuda-sim:stand-in"}
+    assert {layer.engine for layer in network.layers} == {"cuda-sim:stand-in"}
+    network.to("cuda-sim")
+    seen.clear()
+    network.predict(x, verbose=0)
+    assert set(seen) == {"auto"}

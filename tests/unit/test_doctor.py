@@ -26,9 +26,9 @@ def _cpu_only(monkeypatch):
     monkeypatch.delenv("GPUCONV_BACKEND", raising=False)
     monkeypatch.setattr(selection, "_process", None)
     monkeypatch.setattr(cuda_probe, "probe_driver", lambda: missing)
-    selection._automatic.cache_clear()
+    selection.forget_devices()
     yield
-    selection._automatic.cache_clear()
+    selection.forget_devices()
 
 
 def test_every_probe_is_there():
