@@ -114,7 +114,8 @@ def require(name: str) -> None:
 
 
 _verified: set[str] = set()
-"""Devices that were found once: a driver does not go away, and asking it takes as long as a kernel."""
+"""Devices that were found once: a driver does not go away, and asking it takes longer than a
+kernel."""
 
 
 def _require_device(device: str) -> None:
