@@ -29,6 +29,7 @@ _NAMES = {
     "set_seed": "gpuconv.random",
     "tensor": "gpuconv.tensors",
     "use_backend": "gpuconv.backends.selection",
+    "warmup": "gpuconv.warming",
 }
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "tensor",
     "use_backend",
     "viz",
+    "warmup",
     "zoo",
 ]
 
@@ -91,6 +93,7 @@ if TYPE_CHECKING:
     from gpuconv.random import set_seed
     from gpuconv.settings import config
     from gpuconv.tensors import Tensor, tensor
+    from gpuconv.warming import warmup
 
 
 def __getattr__(name: str) -> Any:

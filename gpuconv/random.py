@@ -7,8 +7,10 @@ generator (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") fr
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -84,3 +86,14 @@ def next_seed() -> int:
     """Draw a fresh seed from the global stream."""
     with _lock:
         return int(_global.generator().integers(_LIMIT))
+
+
+@contextlib.contextmanager
+def seeds_unchanged() -> Iterator[None]:
+    """Let a ``with`` block draw global seeds as if it never had: later draws are the same."""
+    state = _global.state
+    try:
+        yield
+    finally:
+        with _lock:
+            _global.state = state

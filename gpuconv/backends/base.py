@@ -44,11 +44,15 @@ class Plan:
         algorithm: name of the method, such as ``"im2col+gemm"``.
         workspace_bytes: memory needed beyond inputs and outputs.
         reason: why this method, in words, for ``gpuconv.explain``.
+        seconds: predicted time; None where the engine has no model of its costs.
+        deterministic: whether it gives the same bits on every run.
     """
 
     algorithm: str
     workspace_bytes: int
     reason: str
+    seconds: float | None = None
+    deterministic: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from gpuconv.data import ArrayBatches, Batches, IterableBatches, make_batches, s
 from gpuconv.data.batches import Batch
 from gpuconv.data.sources import read_rows, row_count
 from gpuconv.data.staging import on_device
+from gpuconv.dispatch import without_tuning
 from gpuconv.errors import InvalidArgumentError
 from gpuconv.geometry import as_int
 from gpuconv.models.class_weights import class_weight_table, with_class_weights
@@ -126,11 +128,13 @@ class Fit:
         if self.class_weights is not None:
             table = self.class_weights
             to_do = (with_class_weights(batch, table) for batch in to_do)
+        whole = WholeBatches()
         for number, batch in enumerate(staged(self.model, to_do), batches_done):
             if self.model.stop_training:
                 return running, False
             self.callbacks.call("on_train_batch_begin", number, {})
-            running.update(*self.model.train_step(*batch), batch)
+            with whole.tuning(batch):
+                running.update(*self.model.train_step(*batch), batch)
             self.callbacks.call("on_train_batch_end", number, running.lazy_logs())
         return running, running.samples > 0
 
@@ -152,8 +156,10 @@ def evaluate(
     logs: Mapping[str, Any] = {}
     try:
         within_fit.call("on_test_begin", {})
+        whole = WholeBatches()
         for number, batch in enumerate(staged(model, batches.epoch())):
-            running.update(*model.test_step(*batch), batch)
+            with whole.tuning(batch):
+                running.update(*model.test_step(*batch), batch)
             within_fit.call("on_test_batch_end", number, running.lazy_logs())
         logs = running.lazy_logs()
     finally:
@@ -169,12 +175,31 @@ def predict(model: Model, batches: Batches, verbose: Any, callbacks: Any) -> np.
     outputs = []
     try:
         listeners.call("on_predict_begin", {})
+        whole = WholeBatches()
         for number, batch in enumerate(staged(model, batches.epoch())):
-            outputs.append(to_numpy(model.infer_batch(batch[0])))
+            with whole.tuning(batch):
+                outputs.append(to_numpy(model.infer_batch(batch[0])))
             listeners.call("on_predict_batch_end", number, {})
     finally:
         listeners.finish("on_predict_end", {})
     return np.concatenate(outputs)
+
+
+class WholeBatches:
+    """Engines are measured (``config.autotune``) on batches as large as an epoch's first.
+
+    What is left over at its end comes once an epoch and is not worth a measurement.
+    """
+
+    def __init__(self) -> None:
+        self.samples: int | None = None
+
+    def tuning(self, batch: Batch) -> AbstractContextManager[None]:
+        """Return the ``with`` block in which to compute a batch."""
+        x = batch[0][0] if isinstance(batch[0], tuple) else batch[0]
+        if self.samples is None:
+            self.samples = int(x.shape[0])
+        return nullcontext() if x.shape[0] == self.samples else without_tuning()
 
 
 def staged(model: Model, batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -16,12 +16,11 @@ from typing import Any
 
 from gpuconv.backends.base import Array, Engine
 from gpuconv.backends.functions import Activation
-from gpuconv.dispatch import engine_for, select_engine
+from gpuconv.dispatch import engine_for, select_with_limit
 from gpuconv.errors import InvalidArgumentError, ShapeError
 from gpuconv.geometry import ConvGeometry, resolve_padding
 from gpuconv.geometry.padding import Pads
 from gpuconv.geometry.transposed import transposed_extents
-from gpuconv.settings import config
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +183,7 @@ def backward_bias(dy: Array) -> Array:
 
 
 def _engine(op: str, conv: Convolution, array: Array) -> tuple[Engine, int]:
-    return select_engine(op, conv.geometry, array), config.workspace_limit
+    return select_with_limit(op, conv.geometry, array)
 
 
 def _padded(engine: Engine, x: Array, conv: Convolution) -> Array:

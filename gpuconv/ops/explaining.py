@@ -49,7 +49,9 @@ def explain(
 ) -> Decision:
     """Say which engine would carry out an operation, by which algorithm, and why.
 
-    Nothing is computed and no array is needed.
+    Nothing is computed, measured or allocated. ``print`` shows the decision with all candidates:
+    their algorithms, predicted times (and measured ones, where ``config.autotune`` has some),
+    workspaces, and the reasons.
 
     Args:
         op: a name in ``gpuconv.ops``, such as ``"conv2d"`` or ``"conv2d_backward_weight"``.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 from unittest import mock
 
-from gpuconv import dispatch
+from gpuconv.dispatch import selecting
 from gpuconv.backends import cuda_probe, registry, selection
 from gpuconv.backends.base import Engine, Probe
 from gpuconv.backends.cpu_numpy import CpuNumpy
@@ -81,5 +81,5 @@ def _engine_names(device: str | None = None) -> tuple[str, ...]:
 def _forget() -> None:
     selection.forget_devices()
     registry.engine.cache_clear()
-    for cached in (dispatch._usable, dispatch._select):
+    for cached in (selecting._usable, selecting._select):
         cached.cache_clear()

@@ -14,6 +14,7 @@ from gpuconv.backends import registry, selection
 from gpuconv.backends.base import Plan, Probe, Refusal
 from gpuconv.backends.cpu_numpy import CpuNumpy
 from gpuconv.backends.selection import use_backend
+from gpuconv.dispatch import selecting
 from gpuconv.errors import BackendUnavailableError, UnsupportedError
 from gpuconv.geometry import ConvGeometry, PoolGeometry
 from gpuconv.settings import config
@@ -54,7 +55,7 @@ class Counting(CpuNumpy):
 
 
 def forget():
-    for cached in (registry.engine, dispatch._select, dispatch._usable):
+    for cached in (registry.engine, selecting._select, selecting._usable):
         cached.cache_clear()
 
 
@@ -147,7 +148,7 @@ def test_a_refusal_passes_to_the_next_engine(monkeypatch):
         "cpu:refusing", Refusal("no conv_forward in float32")
     )
     assert decision.reason.startswith(
-        "cpu:refusing refused (no conv_forward in float32); cpu:numpy comes next; "
+        "cpu:refusing refused (no conv_forward in float32); cpu:numpy is left; "
     )
     assert dispatch.select("max_pool", POOL, "float32", "cpu").engine == "cpu:refusing"
 
@@ -209,7 +210,7 @@ def test_a_device_without_engines(monkeypatch):
 
 
 def test_an_engine_of_another_device_forces_nothing_here(monkeypatch):
-    monkeypatch.setattr(dispatch, "requested_backend", lambda: "cuda:cupy")
+    monkeypatch.setattr(selecting, "requested_backend", lambda: "cuda:cupy")
     assert dispatch.forced_engine("cuda") == "cuda:cupy"
     assert dispatch.forced_engine("cpu") is None
     assert dispatch.select("conv_forward", CONV, "float32", "cpu").engine == "cpu:numpy"
