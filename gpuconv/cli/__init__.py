@@ -1,4 +1,4 @@
-"""The command ``gpuconv``: train, summary, doctor."""
+"""The command ``gpuconv``: train, summary, bench, doctor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 for success, 2 for what the user can mend (said in one line), 130 after Ctrl-C.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, others = parser.parse_known_args(arguments)
+    if others and options.run is not _bench:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    options.others = others
     try:
         status: int = options.run(options)
         return status
@@ -66,6 +70,16 @@ def _parser() -> argparse.ArgumentParser:
     summary.add_argument("--style", default="table", choices=["table", "classic"])
     summary.set_defaults(run=_summary)
 
+    # What it does not know itself goes to the benchmark, --help too: each has its own options.
+    bench = commands.add_parser(
+        "bench",
+        help="time convolutions and training steps, beside PyTorch where it is installed",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    bench.add_argument("--backend", default="auto", choices=["auto", "cpu", "cuda"])
+    bench.set_defaults(run=_bench)
+
     doctor = commands.add_parser("doctor", help="say what can run here, and why the rest cannot")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -91,6 +105,22 @@ def _summary(options: argparse.Namespace) -> int:
     model = load_model(options.what) if make is None else make()
     model.summary(style=options.style)
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    backend = options.backend
+    if backend == "auto":
+        from gpuconv.backends.cuda_probe import probe_cuda
+
+        backend = "cuda" if probe_cuda().available else "cpu"
+    program = f"gpuconv bench --backend {backend}"
+    if backend == "cuda":
+        from gpuconv.benchmarks import gpu
+
+        return gpu.main(options.others, program)
+    from gpuconv.benchmarks import cpu
+
+    return cpu.main(options.others, program)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import importlib.util
 import os
 import pathlib
@@ -18,11 +19,15 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 from gpuconv_kernels.device.target import KernelSpec
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
 """Turing, Ampere, Hopper, Blackwell."""
+
+_MULTIPLY_ADD = ("FFMA", "FFMA2", "DFMA", "HFMA2", "HMMA", "DMMA")
+"""FFMA2 is Blackwell's pair of multiply-adds, HMMA and DMMA are the tensor cores'."""
 
 _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+\s+)?([A-Z][A-Z0-9_]*)([A-Z0-9_.]*)")
 
@@ -36,7 +41,7 @@ class Assembled:
         shared_bytes: of a block, those fixed at compile time.
         stack_bytes, spill_bytes: local memory of a thread; 0 where all stays in registers.
         instructions: name -> how often it stands in the machine code, with its modifiers.
-        inner_loop: the same for the longest loop body that has no loop inside it.
+        inner_loop: the same for the loop in which the kernel does its work.
     """
 
     registers: int
@@ -83,16 +88,61 @@ def assemble(spec: KernelSpec, architecture: str) -> Assembled:
 
 def compile_ptx(spec: KernelSpec, architecture: str) -> str:
     """Return the PTX of a kernel."""
-    from gpuconv_kernels.device.target import cuda
+    from numba import cuda
 
-    number = architecture.removeprefix("sm_")
-    capability = (int(number[:-1]), int(number[-1]))
-    bounds = (spec.threads, spec.min_blocks) if spec.min_blocks else spec.threads
-    with _pretended_device(capability):
-        ptx, _ = cuda.compile_ptx(
-            spec.function, spec.signature, cc=capability, launch_bounds=bounds
+    library = _library(spec)
+    if library is not None:
+        return str(library.get_asm_strs(cc=_capability(architecture))[0])
+    compile_kernel: Any = cuda.compile_ptx  # numba-cuda's, whose arguments Numba's own lacks
+    with _pretended_device(_capability(architecture)):
+        ptx, _ = compile_kernel(
+            spec.function,
+            spec.signature,
+            cc=_capability(architecture),
+            launch_bounds=_launch_bounds(spec),
         )
     return str(ptx)
+
+
+@functools.lru_cache(maxsize=1)
+def _library(spec: KernelSpec) -> Any:
+    """Return Numba's code library of a kernel, which makes PTX for any architecture.
+
+    Typing and lowering, nine tenths of the time, are then done once for all of them. None where
+    numba-cuda does not have the function that makes it, which is not part of its interface.
+    """
+    from numba.cuda import compiler
+
+    make = getattr(compiler, "_compile_pyfunc_with_fixup", None)
+    if make is None:
+        return None
+    lowest = _capability(ARCHITECTURES[0])
+    with _pretended_device(lowest):
+        library, _ = make(
+            spec.function,
+            spec.signature,
+            debug=None,
+            lineinfo=False,
+            device=False,
+            fastmath=False,
+            cc=lowest,
+            opt=None,
+            abi="numba",
+            abi_info=None,
+            forceinline=False,
+            launch_bounds=_launch_bounds(spec),
+            lto=False,
+        )
+    return library
+
+
+def _capability(architecture: str) -> tuple[int, int]:
+    number = architecture.removeprefix("sm_")
+    return int(number[:-1]), int(number[-1])
+
+
+def _launch_bounds(spec: KernelSpec) -> int | tuple[int, int]:
+    return (spec.threads, spec.min_blocks) if spec.min_blocks else spec.threads
 
 
 @contextlib.contextmanager
@@ -116,24 +166,50 @@ def count_instructions(listing: str) -> collections.Counter[str]:
 
 
 def _inner_loop(listing: str) -> str:
-    """The body, from target to backward branch, of the longest loop without a loop inside."""
+    """The lines of the loop in which the kernel does its work.
+
+    That is the shortest loop, from target to backward branch, with at least half of the
+    multiply-adds that stand in loops; without any, the longest loop that has none inside.
+    """
     lines = listing.splitlines()
+    loops = _loops(lines)
+    if not loops:
+        return ""
+    heaviest = max(_multiply_adds(lines[a:b]) for a, b in loops)
+    if heaviest:
+        first, last = min(
+            (loop for loop in loops if 2 * _multiply_adds(lines[slice(*loop)]) >= heaviest),
+            key=lambda loop: loop[1] - loop[0],
+        )
+    else:
+        innermost = [
+            (a, b)
+            for a, b in loops
+            if not any((c, d) != (a, b) and a <= c and d <= b for c, d in loops)
+        ]
+        first, last = max(innermost, key=lambda loop: loop[1] - loop[0])
+    return "\n".join(lines[first:last])
+
+
+def _loops(lines: list[str]) -> list[tuple[int, int]]:
     address_of = [re.search(r"/\*([0-9a-f]{4,})\*/", line) for line in lines]
     at = {int(found[1], 16): i for i, found in enumerate(address_of) if found}
     loops = []
     for i, line in enumerate(lines):
         jump, here = re.search(r"\bBRA\S*\s+(?:\S+,\s*)*`?\(?0x([0-9a-f]+)", line), address_of[i]
+        # A jump to itself pads the end of every kernel.
         if jump and here and int(jump[1], 16) < int(here[1], 16):
             loops.append((at[int(jump[1], 16)], i + 1))
-    innermost = [
-        (a, b)
-        for a, b in loops
-        if not any((c, d) != (a, b) and a <= c and d <= b for c, d in loops)
-    ]
-    if not innermost:
-        return ""
-    first, last = max(innermost, key=lambda loop: loop[1] - loop[0])
-    return "\n".join(lines[first:last])
+    return loops
+
+
+def _multiply_adds(lines: list[str]) -> int:
+    return multiply_adds(count_instructions("\n".join(lines)))
+
+
+def multiply_adds(counted: collections.Counter[str]) -> int:
+    """How many of the counted instructions are a multiply-add of real numbers, packed ones too."""
+    return sum(count for name, count in counted.items() if name.partition(".")[0] in _MULTIPLY_ADD)
 
 
 def _number(text: str, pattern: str) -> int:

@@ -1,4 +1,4 @@
-"""Layers that the benchmarks time, as data."""
+"""Layers that the benchmarks time, as data: each distinct one of a network once."""
 
 from __future__ import annotations
 
@@ -51,4 +51,52 @@ RESNET50 = (
     ConvShape("1x1 512-2048 @7", 7, 512, 2048, 1, 1, 0),
     ConvShape("1x1 2048-512 @7", 7, 2048, 512, 1, 1, 0),
     ConvShape("3x3 512-512 @7", 7, 512, 512, 3, 1, 1),
+)
+
+# Simonyan and Zisserman 2015, configuration D.
+VGG16 = (
+    ConvShape("3x3 3-64 @224", 224, 3, 64, 3, 1, 1),
+    ConvShape("3x3 64-64 @224", 224, 64, 64, 3, 1, 1),
+    ConvShape("3x3 64-128 @112", 112, 64, 128, 3, 1, 1),
+    ConvShape("3x3 128-128 @112", 112, 128, 128, 3, 1, 1),
+    ConvShape("3x3 128-256 @56", 56, 128, 256, 3, 1, 1),
+    ConvShape("3x3 256-256 @56", 56, 256, 256, 3, 1, 1),
+    ConvShape("3x3 256-512 @28", 28, 256, 512, 3, 1, 1),
+    ConvShape("3x3 512-512 @28", 28, 512, 512, 3, 1, 1),
+    ConvShape("3x3 512-512 @14", 14, 512, 512, 3, 1, 1),
+)
+
+# The network of gpuconv.zoo.seed_network.
+SEED = (
+    ConvShape("3x3 3-32 @32", 32, 3, 32, 3, 1, 0),
+    ConvShape("3x3 32-64 @15", 15, 32, 64, 3, 1, 0),
+    ConvShape("3x3 64-64 @6", 6, 64, 64, 3, 1, 0),
+)
+
+
+class PoolShape(NamedTuple):
+    """One square 2-D pooling: ``"max"`` or ``"avg"``, extent, channels, window, stride, pad."""
+
+    name: str
+    kind: str
+    extent: int
+    channels: int
+    window: int
+    stride: int
+    pad: int
+
+    @property
+    def output(self) -> int:
+        """Extent of the result."""
+        return (self.extent + 2 * self.pad - self.window) // self.stride + 1
+
+
+POOLS = (
+    PoolShape("max 3x3/2 64 @112 (ResNet-50)", "max", 112, 64, 3, 2, 1),
+    PoolShape("max 2x2/2 64 @224 (VGG-16)", "max", 224, 64, 2, 2, 0),
+    PoolShape("max 2x2/2 512 @28 (VGG-16)", "max", 28, 512, 2, 2, 0),
+    PoolShape("max 2x2/2 32 @30 (seed)", "max", 30, 32, 2, 2, 0),
+    PoolShape("avg 2x2/2 256 @56", "avg", 56, 256, 2, 2, 0),
+    PoolShape("avg 3x3/1 192 @28", "avg", 28, 192, 3, 1, 1),
+    PoolShape("avg 7x7 2048 @7 (ResNet-50)", "avg", 7, 2048, 7, 7, 0),
 )

@@ -1,0 +1,322 @@
+"""Convolution, pooling and training steps on the GPU, by each engine, beside PyTorch and cuDNN.
+
+Every result is compared with the CPU engine's before anything is timed. Times are the device's own,
+by events in a queue that is kept full, of inputs that are not in its cache; candidates take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import fnmatch
+import importlib.util
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gpuconv.backends import registry
+from gpuconv.benchmarks import gpu_report, machine, pytorch
+from gpuconv.benchmarks.candidates import DeviceLostError, run
+from gpuconv.benchmarks.devices import Device
+from gpuconv.benchmarks.gpu_picture import draw
+from gpuconv.benchmarks.workload import OPERATIONS, PARTS, Row, rows
+from gpuconv.errors import FileFormatError, InvalidArgumentError
+from gpuconv.io import atomic_path
+from gpuconv.settings import CACHE_VARIABLE
+
+QUICK = (
+    "3x3 64-64 @56",
+    "3x3 512-512 @7",
+    "1x1 256-64 @56",
+    "1x1/2 256-512 @56",
+    "*seed*",
+    "*64 @112*",
+)
+PACKAGES = ("numba", "numba-cuda", "cupy-cuda13x", "cupy-cuda12x", "torch")
+SAME = ("backend", "commit", "versions")
+"""What must be the same for a run to go on with the results of another."""
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    program: str | None = None,
+    open_device: Callable[[], Device] | None = None,
+) -> int:
+    """Run what the command line asks for; returns the exit status.
+
+    0: all was right; 1: a result was wrong, or the device failed; 2: no GPU, or options that make
+    no sense; 130 after Ctrl-C. What was measured is kept in each case.
+
+    Args:
+        arguments: default: those of the process.
+        program: what the command is called in its help.
+        open_device: default: the CUDA device.
+    """
+    options = _parser(program).parse_args(arguments)
+    if options.fresh_cache:  # before anything imports Numba or CuPy, which look once
+        _forget_compiled_kernels()
+    if open_device is None:
+        found = registry.probe_device("cuda")
+        if not found.available:
+            print(
+                f"No GPU benchmark here: {found.reason}. On the CPU: gpuconv bench --backend cpu, "
+                f"or python benchmarks/cpu.py",
+                file=sys.stderr,
+            )
+            return 2
+        open_device = _cuda
+    try:
+        return _run(options, open_device())
+    except (InvalidArgumentError, FileFormatError, OSError) as error:
+        print(f"gpu benchmark: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser(program: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(program, description=__doc__)
+    add = parser.add_argument
+    add("--part", action="append", choices=PARTS, help="default: all; repeatable")
+    add("--operation", action="append", choices=OPERATIONS, help="default: all; repeatable")
+    add("--layer", action="append", help="names like this, with * and ?; repeatable")
+    add("--quick", action="store_true", help="a few rows of each part, half a second each")
+    add("--engine", action="append", help="cuda, cuda:numba, cuda:cupy; default: all; repeatable")
+    add("--no-torch", action="store_true", help="do not time PyTorch")
+    add("--batch", type=int, default=None, help="default 32, and training at 32 and 128")
+    add("--seconds", type=float, default=None, help="of timing for each row, default 1")
+    add("--budget", type=float, default=540.0, help="seconds for all, default 540")
+    add("--autotune", action="store_true", help="let the dispatcher measure before it chooses")
+    add("--fresh-cache", action="store_true", help="first calls compile every kernel anew")
+    add("--out", type=Path, default=None, help="folder; default: benchmarks/results")
+    add("--resume", action="store_true", help="keep the rows that are in --out already")
+    add("--commit", default=None, help="what was measured, where git is not at hand")
+    return parser
+
+
+def _cuda() -> Device:
+    from gpuconv.benchmarks.cuda_device import CudaDevice
+
+    return CudaDevice()
+
+
+def _forget_compiled_kernels() -> None:
+    """Let everything that keeps compiled kernels or choices begin with an empty folder."""
+    folder = tempfile.mkdtemp(prefix="gpuconv-bench-")
+    for variable in (CACHE_VARIABLE, "NUMBA_CACHE_DIR", "CUPY_CACHE_DIR", "CUDA_CACHE_PATH"):
+        os.environ[variable] = os.path.join(folder, variable.lower())
+
+
+# --- the run ------------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace, device: Device) -> int:
+    started = time.perf_counter()
+    if options.autotune:
+        import gpuconv
+
+        gpuconv.config.autotune = True
+    torch = None if options.no_torch else pytorch.load(device.backend)
+    engines = tuple(options.engine or (*device.engines, device.backend))
+    waiting = collections.deque(_wanted(options, device, torch, engines))
+    if not waiting:
+        raise InvalidArgumentError("no row is called that; the names stand in the table")
+    result = _empty(options, device, torch, engines)
+    folder = options.out or _default_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / f"gpu-{_slug(result['device']['device'])}"
+    if options.resume:
+        _resume(result, stem.with_suffix(".json"))
+    done = {gpu_report.key(row) for row in result["rows"]}
+    waiting = collections.deque(row for row in waiting if row.key not in done)
+    for text in gpu_report.header(result)[:3]:
+        print(text)
+
+    status = 0
+    with _progress(len(waiting)) as (say, advance):
+        try:
+            if waiting:
+                result["rates"] = dataclasses.asdict(device.rates())
+                say(gpu_report.header(result)[3])
+            while waiting and time.perf_counter() - started < options.budget:
+                row = waiting.popleft()  # its operands are freed with it
+                advance(f"{row.layer}, {row.operation}")
+                record = _record(device, row, _seconds(options))
+                result["rows"].append(record)
+                result["not_reached"] = len(waiting)
+                _save(result, stem.with_suffix(".json"))
+                say(gpu_report.line(record))
+        except KeyboardInterrupt:
+            say("Interrupted: what was measured is kept")
+            status = 130
+        except DeviceLostError as error:
+            say(f"The device failed and is of no more use to this process: {error}")
+            status = 1
+    result["not_reached"] = len(waiting)
+    _finish(result, stem)
+    wrong = any(
+        record["state"] == "WRONG"
+        for row in result["rows"]
+        for record in row["candidates"].values()
+    )
+    return status or int(wrong)
+
+
+def _wanted(
+    options: argparse.Namespace, device: Device, torch: Any, engines: Sequence[str]
+) -> Iterator[Row]:
+    for name in engines:
+        if name.partition(":")[0] != device.backend:
+            raise InvalidArgumentError(
+                f"--engine takes {device.backend} and its engines. Received: {name}"
+            )
+    if options.batch is not None and options.batch < 1:
+        raise InvalidArgumentError(f"--batch must be at least 1. Received: {options.batch}")
+    batch = 32 if options.batch is None else options.batch
+    training = (32, 128) if options.batch is None else (batch,)
+    patterns = options.layer or (QUICK if options.quick else ["*"])
+    parts = [part for part in PARTS if part in (options.part or PARTS)]
+    for row in rows(device, torch, parts, batch, training, engines):
+        if options.operation and row.operation not in options.operation:
+            continue
+        if any(fnmatch.fnmatchcase(row.layer, pattern) for pattern in patterns):
+            yield row
+
+
+def _seconds(options: argparse.Namespace) -> float:
+    if options.seconds is not None:
+        return float(options.seconds)
+    return 0.5 if options.quick else 1.0
+
+
+def _record(device: Device, row: Row, seconds: float) -> dict[str, Any]:
+    start = time.perf_counter()
+    try:
+        candidates = run(device, row.makers(), seconds)
+    except DeviceLostError:
+        raise
+    except Exception as error:  # no room for the operands, for one: the next row may have it
+        candidates = {"operands": {"state": "failed", "reason": f"{type(error).__name__}: {error}"}}
+    device.release()
+    return {
+        "part": row.part,
+        "layer": row.layer,
+        "operation": row.operation,
+        "batch": row.batch,
+        "flops": row.flops,
+        "moved": row.moved,
+        "seconds": round(time.perf_counter() - start, 2),
+        "candidates": candidates,
+    }
+
+
+# --- what is kept -------------------------------------------------------------------------------
+
+
+def _empty(
+    options: argparse.Namespace, device: Device, torch: Any, engines: Sequence[str]
+) -> dict[str, Any]:
+    found = machine.provenance(*PACKAGES)
+    if torch is not None and device.backend == "cuda":
+        found["versions"]["cudnn"] = str(torch.backends.cudnn.version())
+    command = found.pop("command")
+    return {
+        **found,
+        "commit": options.commit or found["commit"],
+        "commands": [command],
+        "device": device.describe(),
+        "backend": device.backend,
+        "engines": list(engines),
+        "rates": None,
+        "not_reached": 0,
+        "rows": [],
+    }
+
+
+def _resume(result: dict[str, Any], path: Path) -> None:
+    """Take the rows of a kept run of the same code on the same machine.
+
+    Raises:
+        FileFormatError: the file cannot be read.
+        InvalidArgumentError: it was made by other code or on another machine.
+    """
+    if not path.exists():
+        return
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        same = {name: kept[name] for name in SAME}
+        device = kept["device"]["device"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileFormatError(f"expected the results of a benchmark. Received: {path}") from error
+    same["device"] = device
+    now = {**{name: result[name] for name in SAME}, "device": result["device"]["device"]}
+    for name, value in same.items():
+        if value != now[name]:
+            raise InvalidArgumentError(
+                f"--resume needs results of the same {name}, {now[name]}. "
+                f"Received: {value} in {path}"
+            )
+    result["rows"], result["rates"] = kept["rows"], kept["rates"]
+    result["commands"] = [*kept["commands"], *result["commands"]]
+
+
+def _save(result: dict[str, Any], path: Path) -> None:
+    with atomic_path(path) as temporary:
+        text = json.dumps(result, indent=1, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _finish(result: dict[str, Any], stem: Path) -> None:
+    """Print the tables; write them, the JSON and, with Matplotlib, the picture."""
+    gpu_report.write(result, sys.stdout)
+    _save(result, stem.with_suffix(".json"))
+    text = stem.with_suffix(".txt")
+    with atomic_path(text) as temporary, temporary.open("w", encoding="utf-8") as file:
+        gpu_report.write(result, file)
+    written = [stem.with_suffix(".json").name, text.name]
+    if importlib.util.find_spec("matplotlib") is None:
+        print("The picture needs Matplotlib: python -m pip install 'gpuconv[plot]'")
+    elif draw(result, stem.with_suffix(".png")):
+        written.append(stem.with_suffix(".png").name)
+    print(f"In {stem.parent}: {', '.join(written)}")
+
+
+def _default_folder() -> Path:
+    kept = machine.CHECKOUT / "benchmarks" / "results"
+    return kept if kept.is_dir() else Path("benchmarks") / "results"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[str], None]]]:
+    """Yield what prints a line and what tells which row is being done; a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(highlight=False)
+    columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns, TextColumn("{task.description}", markup=False), console=console,
+        transient=True, disable=not console.is_terminal,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("measuring what the device can do", total=total, completed=-1)
+
+        def say(text: str) -> None:
+            if console.is_terminal:
+                console.print(text, markup=False)
+            else:
+                print(text, flush=True)
+
+        def advance(text: str) -> None:
+            bar.update(task, advance=1, description=text)
+
+        yield say, advance
