@@ -27,6 +27,7 @@ from gpuconv.optimizers import Adam
 from gpuconv.optimizers.schedules import CosineDecay
 from gpuconv.random import check_seed
 from gpuconv.viz import draw_history, draw_images
+from gpuconv.warming import warmup
 
 DATA: dict[str, Callable[[], Any]] = {"digits": load_digits}
 NETWORKS: dict[str, Callable[[], Model]] = {"digits": zoo.digits_network}
@@ -73,6 +74,8 @@ def _train(options: argparse.Namespace) -> int:
         say(f"All {epochs_done} epochs are done; a larger --epochs goes on")
     elif options.resume:
         say(f"Going on with {folder} after {epochs_done} epoch{'s' * (epochs_done != 1)}")
+    if device != "cpu" and epochs_done < settings["epochs"]:
+        warmup(model, (settings["batch_size"], *x.shape[1:]))  # says that it compiles
     interrupt = StopOnInterrupt()
     started = time.perf_counter()
     history = model.fit(

@@ -13,6 +13,12 @@ ENGINES = registry.engine_names()
 CONTRACT = [name for name in vars(Engine) if name in Engine.__abstractmethods__]
 
 
+def defining(name):
+    """The class that defines an engine's methods: a device may run another's engine as it is."""
+    engine = registry._load(name)
+    return engine if Engine in engine.__bases__ else engine.__bases__[0]
+
+
 def test_there_are_engines():
     assert "cpu:numpy" in ENGINES
     assert len(CONTRACT) > 20
@@ -30,7 +36,7 @@ def test_name_and_device(name):
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("method", CONTRACT)
 def test_signature(name, method):
-    engine = registry._load(name)
+    engine = defining(name)
     assert method in vars(engine), f"{name} does not define {method}"
     assert inspect.signature(getattr(engine, method)) == inspect.signature(getattr(Engine, method))
     assert type(vars(engine)[method]) is type(vars(Engine)[method])
@@ -40,7 +46,7 @@ def test_signature(name, method):
 def test_public_methods_are_those_of_the_contract_in_its_order(name):
     defined = [
         key
-        for key, value in vars(registry._load(name)).items()
+        for key, value in vars(defining(name)).items()
         if callable(getattr(value, "__func__", value)) and not key.startswith("_")
     ]
     assert defined == CONTRACT
