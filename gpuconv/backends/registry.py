@@ -15,14 +15,14 @@ from gpuconv.errors import BackendUnavailableError, one_of
 
 _MODULES: Final[dict[str, str]] = {
     "cpu:numpy": "gpuconv.backends.cpu_numpy:CpuNumpy",
+    "cuda:cupy": "gpuconv.backends.cuda_cupy:CudaCupy",
+    "cuda:numba": "gpuconv.backends.cuda_numba:CudaNumba",
+    "cuda-sim:numba": "gpuconv.backends.cuda_numba:CudaSimNumba",
 }
 """Engine name -> where its class is. Within a device, earlier ones are preferred."""
 
 _PLANNED: Final[dict[str, str]] = {
     "cpu:jit": "compiled CPU kernels are not part of this version; use 'cpu:numpy'",
-    "cuda:numba": "the Numba CUDA engine is not part of this version",
-    "cuda:cupy": "the CuPy engine is not part of this version",
-    "cuda-sim:numba": "the Numba CUDA engine is not part of this version",
 }
 """Engines that gpuconv's interface names but that this version does not contain."""
 
@@ -65,7 +65,15 @@ def probe(name: str) -> Probe:
     one_of(name, [*_MODULES, *_PLANNED], "engine")
     if name in _PLANNED:
         return Probe(False, _PLANNED[name])
-    return _load(name).probe()
+    device = _look_at_device(name.partition(":")[0])
+    return device if device is not None and not device.available else _load(name).probe()
+
+
+def _look_at_device(device: str) -> Probe | None:
+    """Look for a device itself; an engine's module is not even imported where there is none."""
+    if device == "cuda":
+        return cuda_probe.probe_cuda()
+    return cuda_probe.probe_simulator() if device == "cuda-sim" else None
 
 
 def probe_device(device: str) -> Probe:
@@ -74,14 +82,9 @@ def probe_device(device: str) -> Probe:
     For ``cuda`` the driver and the packages are looked at first, since what is missing there
     is what a user can mend.
     """
-    if device == "cuda":
-        found = cuda_probe.probe_cuda()
-        if not found.available:
-            return found
-    if device == "cuda-sim":
-        found = cuda_probe.probe_simulator()
-        if not found.available:
-            return found
+    there = _look_at_device(device)
+    if there is not None and not there.available:
+        return there
     names = engine_names(device)
     reasons = []
     for name in names:

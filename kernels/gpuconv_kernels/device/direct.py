@@ -1,0 +1,602 @@
+"""Direct convolution: a tile of the input in shared memory, for few input channels a group.
+
+With few channels (the first layer of a network, depthwise and finely grouped layers) the sums are
+short, and a matrix product of columns would mostly move columns. Here a block copies the inputs
+that its outputs need once (halo.py has the picture of it), and the weights of some kernel rows
+beside them; every number in shared memory then serves several products from registers::
+
+    one thread                      shared memory
+    P outputs of one row,           x[c, row, w ... ]      (P-1)*s + (k-1)*d + 1 numbers of a row
+    Q filters each                        | | | |          slide along the kernel's width
+    acc[p, q]  +=  x[p*s + t*d]  *  w[t, c, q]
+                                          |
+                                    w[row, c, t, filters]  16 bytes a read, the same for all
+                                                           threads of the warp at other positions
+
+    one block    lanes side by side hold neighbouring filters (stores are coalesced), slots stand
+                 at other positions of the tile; the kernel's rows are staged several at a time
+
+The kernel's width, its stride and dilation are constants of the compiled code where they are
+usual, so that the loop over taps is unrolled and an input is read once for all taps that meet it.
+
+The gradient with respect to the input runs on the same kernel: each phase of a stride is a
+convolution of ``dy`` with some taps in reverse order, whose results lie ``stride`` apart in ``dx``.
+The weights are read where they lie, through strides; there is no workspace.
+
+Limits: at most ``MAX_CHANNELS`` input channels a group (for the gradient: filters a group); the
+smallest tile must fit into 48 KiB. ``supports`` says why not. One to three spatial dimensions, any
+stride, pads (also negative ones), dilation and groups.
+
+Source: Li et al. 2016, "Performance Analysis of GPU-based Convolutional Neural Networks"
+(what direct convolution is good for); NVIDIA, "CUDA C++ Best Practices Guide", shared memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuconv_kernels.device import halo
+from gpuconv_kernels.device.functions import forward_function
+from gpuconv_kernels.device.halo import TRIPLE, Extents, int32, int64, integers, uint32, uint64
+from gpuconv_kernels.device.launch import Array, ceil_div, elementwise_grid, is_aligned, launch
+from gpuconv_kernels.device.target import (
+    SIMULATED,
+    KernelSpec,
+    compiled,
+    copy16,
+    cuda,
+    flat,
+    lanes,
+    real,
+    types,
+)
+
+MAX_CHANNELS = 8
+"""Input channels of a group; with more, implicit GEMM reuses its inputs better."""
+
+_THREADS = 16 if SIMULATED else 256
+_MAX_LANE_BITS = 1 if SIMULATED else 3  # of threads that hold neighbouring filters, 16 bytes each
+_UNROLLED = (3, 5, 7)  # kernel widths; with stride 1 or 2 and no dilation
+_FUSED = (
+    "relu", "relu6", "leaky_relu", "elu", "selu", "sigmoid", "hard_sigmoid", "tanh", "exponential"
+)  # fmt: skip
+_ALIGNMENT = None if SIMULATED else 16  # of shared memory; the simulator takes no number
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is a constant of the compiled kernel.
+
+    Attributes:
+        run: outputs of a thread along the width, ``P``.
+        vectors, vector: a thread has ``vectors`` runs of ``vector`` neighbouring filters.
+        taps, stride, dilation: along the width, if the loop over taps is unrolled, else 0.
+    """
+
+    run: int
+    vectors: int
+    vector: int
+    taps: int
+    stride: int
+    dilation: int
+
+    def __str__(self) -> str:
+        taps = f"taps {self.taps}/{self.stride}" if self.taps else "any taps"
+        return f"{self.run}x{self.vectors * self.vector}, {taps}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one convolution is cut into blocks.
+
+    Attributes:
+        variant: of the kernel.
+        lane_bits: binary logarithm of how many threads stand side by side in filters.
+        tile, halo: outputs of a block and inputs that it reads.
+        channels: input channels of a tile.
+        rows: kernel rows whose weights are staged at a time.
+    """
+
+    variant: Variant
+    lane_bits: int
+    tile: Extents
+    halo: Extents
+    channels: int
+    rows: int
+
+    @property
+    def width(self) -> int:
+        """Filters of a block."""
+        return self.variant.vectors * self.variant.vector << self.lane_bits
+
+
+# --- kernel ----------------------------------------------------------------------------
+
+
+def _kernel_function(dtype: str, variant: Variant, kind: str | None, threads: int) -> Any:
+    number, activate = real(dtype), forward_function(kind, dtype)
+    RUN, VECTORS, VECTOR = variant.run, variant.vectors, variant.vector
+    FILTERS = VECTORS * VECTOR
+    RESULTS, FUSED, THREADS = RUN * FILTERS, kind is not None, threads
+    TAPS, STRIDE, DILATION = variant.taps, variant.stride, variant.dilation
+    CHUNK = max(TAPS, 1)
+    TEAMS = threads >> halo.TEAM_BITS
+    load_tile, locate, place_in_tile = halo.load_tile, halo.locate, halo.place_in_tile
+    divide = halo.divide
+
+    def direct(  # type: ignore[no-untyped-def]
+        x, w, bias, y, alpha, has_bias, wide,
+        sizes, source, window, strides, dilations, pads,
+        tile, around, tiles, cut, weight_steps, extents, place_steps, place,
+    ):  # fmt: skip
+        # wide: whether results are stored 16 bytes at a time; sizes (C, F, C/g, F/g); source and
+        # extents: spatial extents of x and y; tile, around: outputs of a tile, and its inputs
+        # with the halo; cut (lane bits, channels of a tile, their bits in loads, plane, kernel
+        # rows of a stage, parts of the filters, runs of a tile); weight_steps: see conv_forward;
+        # place, place_steps: extents of the array that y is, steps and offsets in it
+        shared = cuda.shared.array(0, number, alignment=_ALIGNMENT)
+        acc = cuda.local.array(RESULTS, number)
+        weight = cuda.local.array(FILTERS, number)
+        thread = int32(cuda.threadIdx.x)
+        lane_bits, stage, runs = cut[0], cut[4], cut[6]
+        lane = thread & int32(int32(int32(1) << lane_bits) - int32(1))
+        width = int32(int32(FILTERS) << lane_bits)
+        filters, group_channels, group_filters = sizes[1], sizes[2], sizes[3]
+        sample, d0, h0, w0, part = locate(int32(cuda.blockIdx.x), cut[5], tiles)
+        f0 = int32(part * width)
+        c0 = int32(divide(f0, group_filters) * group_channels)
+        d0, h0, w0 = int32(d0 * tile[0]), int32(h0 * tile[1]), int32(w0 * tile[2])
+
+        # Where this thread computes. Idle slots compute what slot 0 does, and store nothing.
+        slot = int32(thread >> lane_bits)
+        busy = slot < int32(int32(tile[0] * tile[1]) * runs)
+        if not busy:
+            slot = int32(0)
+        d, h, run = place_in_tile(slot, tile[1], runs)
+        mine = min(int32(f0 + int32(lane * int32(VECTOR))), int32(filters - int32(1)))
+        c = int32(int32(divide(mine, group_filters) * group_channels) - c0)
+        rows = int32(window[0] * window[1])
+        weights_end = int32(int32(int32(stage * group_channels) * window[2]) * width)
+        line = int32(int32(int32(d * strides[0]) * around[1]) + int32(h * strides[1]))
+        corner = int32(
+            int32(weights_end + int32(c * cut[3]))
+            + int32(int32(line * around[2]) + int32(int32(run * int32(RUN)) * strides[2]))
+        )
+
+        # Which filter's weights this thread copies.
+        copied = int32(f0 + (thread & int32(width - int32(1))))
+        group = divide(copied, group_filters)
+        from_filter = int32(
+            int32(weight_steps[0] + int32(group * weight_steps[5]))
+            + int32(int32(copied - int32(group * group_filters)) * weight_steps[6])
+        )
+        first_tap = divide(thread, width)
+        tap_step = divide(int32(threads), width)
+
+        load_tile(
+            shared, weights_end, cut[3], around, x, sample,
+            (
+                int32(int32(d0 * strides[0]) - pads[0]),
+                int32(int32(h0 * strides[1]) - pads[1]),
+                int32(int32(w0 * strides[2]) - pads[2]),
+            ),
+            source, sizes[0], (c0, cut[1]), cut[2], int32(TEAMS),
+        )  # fmt: skip
+        for i in range(FILTERS):  # sums begin with the bias
+            f = int32(f0 + (int32(i // VECTOR * VECTOR) << lane_bits))
+            f = int32(f + int32(int32(lane * int32(VECTOR)) + int32(i % VECTOR)))
+            value = number(0)
+            if has_bias and f < filters:
+                value = bias[uint32(f)]
+            for p in range(RUN):
+                acc[p * FILTERS + i] = value
+
+        row = int32(0)
+        kd, kh = int32(0), int32(0)  # of the row that is computed
+        stage_d, stage_h = int32(0), int32(0)  # of the row whose weights are copied
+        while row < rows:
+            end = min(int32(row + stage), rows)
+            if row > 0:
+                cuda.syncthreads()  # until the weights of the last stage are not needed any more
+            into = int32(thread & int32(width - int32(1)))
+            for _ in range(int32(end - row)):
+                for ci in range(group_channels):
+                    kw = first_tap
+                    while kw < window[2]:
+                        value = number(0)
+                        if copied < filters:
+                            step = int32(
+                                int32(stage_d * weight_steps[1]) + int32(stage_h * weight_steps[2])
+                            )
+                            step = int32(step + int32(kw * weight_steps[3]))
+                            step = int32(step + int32(ci * weight_steps[4]))
+                            value = w[uint32(int32(from_filter + step))]
+                        shared[uint32(into + int32(kw * width))] = value
+                        kw = int32(kw + tap_step)
+                    into = int32(into + int32(window[2] * width))
+                stage_h = int32(stage_h + int32(1))
+                if stage_h == window[1]:
+                    stage_h = int32(0)
+                    stage_d = int32(stage_d + int32(1))
+            cuda.syncthreads()
+            weights = int32(lane * int32(VECTOR))
+            for _ in range(int32(end - row)):
+                line = int32(int32(kd * dilations[0]) * around[1])
+                line = int32(line + int32(kh * dilations[1]))
+                from_x = int32(corner + int32(line * around[2]))
+                for _ in range(group_channels):
+                    kw = int32(0)
+                    while kw < (int32(TAPS) if TAPS else window[2]):
+                        at = uint64(int32(from_x + int32(kw * dilations[2])))
+                        t = int32(0)
+                        while t < int32(CHUNK):  # unrolled where it is short
+                            here = at + uint64(int32(t * int32(DILATION)))
+                            for v in range(VECTORS):
+                                source_at = uint32(
+                                    int32(weights + (int32(v * VECTOR) << lane_bits))
+                                )
+                                if VECTOR == 1:
+                                    weight[v] = shared[source_at]
+                                else:
+                                    copy16(weight, v * VECTOR, shared, source_at)
+                            for p in range(RUN):
+                                if TAPS:
+                                    value = shared[here + uint64(p * STRIDE)]
+                                else:
+                                    value = shared[at + uint64(p * strides[2])]
+                                for q in range(FILTERS):
+                                    acc[p * FILTERS + q] += value * weight[q]
+                            weights = int32(weights + width)
+                            t = int32(t + int32(1))
+                        kw = int32(kw + int32(CHUNK))
+                    from_x = int32(from_x + cut[3])
+                kh = int32(kh + int32(1))
+                if kh == window[1]:
+                    kh = int32(0)
+                    kd = int32(kd + int32(1))
+            row = end
+
+        d, h, first = int32(d0 + d), int32(h0 + h), int32(w0 + int32(run * int32(RUN)))
+        busy = busy and d < extents[0] and h < extents[1]
+        pixel = int64(sample) * place[0] + (d * place_steps[0] + place_steps[3])
+        pixel = pixel * place[1] + (h * place_steps[1] + place_steps[4])
+        pixel = pixel * place[2] + place_steps[5]
+        if FUSED:
+            cuda.syncthreads()  # until nobody reads the tile, which becomes each thread's own
+        for p in range(RUN):
+            at_w = int32(first + int32(p))
+            if FUSED:
+                # The function is long: it stands here once, in a loop through shared memory.
+                for i in range(FILTERS):
+                    shared[uint32(thread + i * THREADS)] = acc[p * FILTERS + i]
+                at = int32(thread)
+                while at < FILTERS * THREADS:
+                    shared[uint32(at)] = activate(shared[uint32(at)], alpha)
+                    at = int32(at + int32(THREADS))
+                for i in range(FILTERS):
+                    acc[p * FILTERS + i] = shared[uint32(thread + i * THREADS)]
+            if busy and at_w < extents[2]:
+                target = (pixel + at_w * place_steps[2]) * filters
+                for v in range(VECTORS):
+                    f = int32(f0 + (int32(v * VECTOR) << lane_bits))
+                    f = int32(f + int32(lane * int32(VECTOR)))
+                    if VECTOR > 1 and wide:
+                        if f < filters:
+                            copy16(y, target + f, acc, p * FILTERS + v * VECTOR)
+                    else:
+                        for q in range(VECTOR):
+                            if int32(f + int32(q)) < filters:
+                                y[uint64(target + f + q)] = acc[p * FILTERS + v * VECTOR + q]
+
+    return direct
+
+
+def _min_blocks(dtype: str, variant: Variant) -> int:
+    """Blocks of a multiprocessor; without a number the assembler saves registers and spills.
+
+    One filter a thread waits for memory more than it computes, so more blocks help.
+    """
+    blocks = 4 if variant.vectors * variant.vector == 1 else 2
+    return blocks if dtype == "float32" else blocks // 2
+
+
+def _zero(y):  # type: ignore[no-untyped-def]
+    i = int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
+    while i < y.size:
+        y[uint64(i)] = 0
+        i += int64(cuda.gridDim.x) * cuda.blockDim.x
+
+
+@functools.cache
+def _zero_kernel(dtype: str) -> Any:
+    return compiled(_zero, 256)
+
+
+@functools.cache
+def _kernel(dtype: str, variant: Variant, kind: str | None) -> Any:
+    function = _kernel_function(dtype, variant, kind, _THREADS)
+    return compiled(function, _THREADS, _min_blocks(dtype, variant))
+
+
+# --- plans -----------------------------------------------------------------------------
+
+
+def supports(geometry: Any, dtype: str) -> str | None:
+    """Return why :func:`conv_forward` cannot compute this convolution, or None if it can."""
+    plan = _plan(geometry, dtype)
+    return plan if isinstance(plan, str) else None
+
+
+def supports_backward_input(geometry: Any, dtype: str) -> str | None:
+    """Return why :func:`conv_backward_input` cannot compute this, or None if it can."""
+    for phase in geometry.backward_input_phases:
+        if phase.geometry is not None:
+            reason = supports(phase.geometry, dtype)
+            if reason is not None:
+                return reason
+    return None
+
+
+def tile_extents(geometry: Any, dtype: str) -> tuple[int, ...]:
+    """Return the extents of a block's outputs, one for each spatial dimension.
+
+    Raises:
+        ValueError: :func:`supports` gives a reason why not.
+    """
+    plan = _plan(geometry, dtype)
+    if isinstance(plan, str):
+        raise ValueError(f"{plan}. Received: {geometry}")
+    return plan.tile[3 - len(geometry.kernel) :]
+
+
+@functools.lru_cache(maxsize=4096)
+def _plan(geometry: Any, dtype: str) -> Plan | str:
+    g = geometry
+    group_channels, group_filters = g.in_channels // g.groups, g.out_channels // g.groups
+    if group_channels > MAX_CHANNELS:
+        return (
+            f"direct convolution takes up to {MAX_CHANNELS} channels a group, here there are "
+            f"{group_channels}"
+        )
+    variant = _variant(g, dtype)
+    each = variant.vectors * variant.vector
+    # Lanes side by side: enough for the filters, at most a warp of single ones.
+    most = _MAX_LANE_BITS if variant.vector > 1 else halo.TEAM_BITS
+    lane_bits = halo.bits_for(ceil_div(g.out_channels, each), most)
+    least_bits = min(lane_bits, 3)  # 8 lanes and more read whole sectors of 32 bytes
+    while lane_bits >= least_bits:
+        plan = _plan_with(g, dtype, variant, lane_bits, group_channels, group_filters)
+        if plan is not None:
+            return plan
+        lane_bits -= 1
+    return (
+        f"the smallest tile of input that direct convolution could use needs more than the "
+        f"{halo.SHARED_BYTES // 1024} KiB of shared memory of a block"
+    )
+
+
+def _plan_with(
+    g: Any, dtype: str, variant: Variant, lane_bits: int, group_channels: int, group_filters: int
+) -> Plan | None:
+    itemsize = np.dtype(dtype).itemsize
+    each = variant.vectors * variant.vector
+    width = each << lane_bits
+    kernel, stride = halo.volume(g.kernel, 1), halo.volume(g.stride, 1)
+    dilation = halo.volume(g.dilation, 1)
+    rows = kernel[0] * kernel[1]
+    row_bytes = group_channels * kernel[2] * width * itemsize
+    channels = halo.tile_channels(g.out_channels, width, group_channels, group_filters)
+    room = halo.SHARED_BYTES - row_bytes
+    if room <= 0:
+        return None
+
+    def halo_of(tile: Extents) -> Extents:
+        return halo.convolution_halo(tile, kernel, stride, dilation)
+
+    slots = _THREADS >> lane_bits
+    products = variant.run * each * math.prod(kernel) * group_channels
+    tile = halo.choose_tile(
+        halo.volume(g.output, 1),
+        slots,
+        variant.run,
+        halo_of,
+        room // (channels * itemsize),
+        load_cost=16 * channels,
+        slot_cost=(products + 8 * variant.run * each + 100) << lane_bits,
+    )
+    if tile is None:
+        return None
+    around = halo_of(tile)
+    room = halo.SHARED_BYTES - channels * halo.odd(math.prod(around)) * itemsize
+    stage = max(1, min(rows, room // row_bytes))
+    return Plan(variant, lane_bits, tile, around, channels, stage)
+
+
+def _variant(g: Any, dtype: str) -> Variant:
+    wide = lanes(dtype)
+    run = 2 if SIMULATED else {"float32": 8, "float64": 4}[dtype]
+    group_filters = g.out_channels // g.groups
+    vectors, vector = 1, 1
+    if g.groups == 1:
+        # 8 filters a thread, or, where there are few, 16 bytes of them.
+        vectors, vector = (8 // wide if g.out_channels > 16 and not SIMULATED else 1), wide
+    elif group_filters % wide == 0:
+        vector = wide
+    taps, stride, dilation = g.kernel[-1], g.stride[-1], g.dilation[-1]
+    if taps not in _UNROLLED or stride > 2 or dilation > 1:
+        taps, stride, dilation = 0, 0, 0  # in a loop, whatever they are
+    return Variant(run, vectors, vector, taps, stride, dilation)
+
+
+# --- launchers -------------------------------------------------------------------------
+
+
+def conv_forward(
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    y: Array,
+    geometry: Any,
+    kind: str | None = None,
+    alpha: float = 0.0,
+) -> None:
+    """Write ``y`` (N, *out, F) from ``x`` (N, *in, C), ``w`` (*k, C/g, F) and ``bias`` (F,).
+
+    ``kind`` and ``alpha`` name the function that is applied to the sums (functions.py), or None.
+
+    Raises:
+        ValueError: :func:`supports` gives a reason why not.
+    """
+    g = geometry
+    # The first weight, steps along depth, height, width, channels of a group, groups, filters.
+    d, h, w_tap = _weight_steps(g)
+    filters = g.out_channels
+    group_filters = filters // g.groups
+    weight_steps = (0, d, h, w_tap, filters, group_filters, 1)
+    extents = halo.volume(g.output, 1)
+    _convolve(x, w, bias, y, g, weight_steps, extents, (1, 1, 1, 0, 0, 0), kind, alpha)
+
+
+def conv_backward_input(dy: Array, w: Array, dx: Array, geometry: Any) -> None:
+    """Write ``dx`` (N, *in, C) from ``dy`` (N, *out, F) and ``w`` (*k, C/g, F).
+
+    One launch for each phase of the stride; see ``ConvGeometry.backward_input_phases``. It needs no
+    workspace.
+
+    Raises:
+        ValueError: :func:`supports_backward_input` gives a reason why not.
+    """
+    g = geometry
+    filters = g.out_channels
+    extents, stride = halo.volume(g.input, 1), halo.volume(g.stride, 1)
+    steps = _weight_steps(g)
+    if g.batch and any(phase.geometry is None for phase in g.backward_input_phases):
+        launch(_zero_kernel(str(dx.dtype)), *elementwise_grid(dx.size), dx)
+    for phase in g.backward_input_phases:
+        if phase.geometry is None:  # no tap reaches it: zeros
+            continue
+        place_steps = (*stride, *halo.volume(phase.offset, 0))
+        taps = ((0,),) * (3 - g.rank) + tuple(phase.taps)
+        first = sum(t[0] * step for t, step in zip(taps, steps, strict=True))
+        # Consecutive taps are the same number of positions apart.
+        along = [
+            (t[1] - t[0]) * step if len(t) > 1 else 0 for t, step in zip(taps, steps, strict=True)
+        ]
+        weight_steps = (first, *along, 1, filters // g.groups, filters)
+        _convolve(dy, w, None, dx, phase.geometry, weight_steps, extents, place_steps, None, 0.0)
+
+
+def _weight_steps(g: Any) -> Extents:
+    """Distances in ``w`` between taps that are neighbours along each dimension."""
+    w = (g.in_channels // g.groups) * g.out_channels
+    _, kernel_h, kernel_w = halo.volume(g.kernel, 1)
+    return w * kernel_w * kernel_h, w * kernel_w, w
+
+
+def _convolve(
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    y: Array,
+    g: Any,
+    weight_steps: tuple[int, ...],
+    place: Extents,
+    place_steps: tuple[int, ...],
+    kind: str | None,
+    alpha: float,
+) -> None:
+    dtype = str(x.dtype)
+    plan = _plan(g, dtype)
+    if isinstance(plan, str):
+        raise ValueError(f"{plan}. Received: {g}")
+    if g.batch == 0:
+        return
+    variant = plan.variant
+    wide = g.out_channels % variant.vector == 0 and is_aligned(y)
+    output, tile = halo.volume(g.output, 1), plan.tile
+    tiles, parts = halo.tiles_of(output, tile), ceil_div(g.out_channels, plan.width)
+    itemsize = np.dtype(dtype).itemsize
+    plane = halo.odd(math.prod(plan.halo))
+    group_channels = g.in_channels // g.groups
+    kernel = halo.volume(g.kernel, 1)
+    weights = plan.rows * group_channels * kernel[2] * plan.width
+    launch(
+        _kernel(dtype, variant, kind),
+        g.batch * math.prod(tiles) * parts,
+        _THREADS,
+        x,
+        w,
+        w if bias is None else bias,
+        y,
+        np.dtype(dtype).type(alpha),
+        int(bias is not None),
+        int(wide),
+        integers(g.in_channels, g.out_channels, group_channels, g.out_channels // g.groups),
+        integers(*halo.volume(g.input, 1)),
+        integers(*kernel),
+        integers(*halo.volume(g.stride, 1)),
+        integers(*halo.volume(g.dilation, 1)),
+        integers(*halo.volume([lo for lo, _ in g.pads], 0)),
+        integers(*tile),
+        integers(*plan.halo),
+        integers(*tiles),
+        integers(
+            plan.lane_bits,
+            plan.channels,
+            halo.bits_for(plan.channels, halo.TEAM_BITS),
+            plane,
+            plan.rows,
+            parts,
+            tile[2] // variant.run,
+        ),
+        integers(*weight_steps),
+        integers(*output),
+        integers(*place_steps),
+        integers(*place),
+        shared_bytes=max(
+            weights + plan.channels * plane, variant.vectors * variant.vector * _THREADS
+        )
+        * itemsize,
+    )
+
+
+def catalogue() -> Iterator[KernelSpec]:
+    """Yield every kernel of this file as it is used."""
+    for dtype, run in (("float32", 8), ("float64", 4)):
+        vector = lanes(dtype)
+        taps = [(0, 0, 0), *((k, s, 1) for k, s in itertools.product(_UNROLLED, (1, 2)))]
+        for filters in ((1, 1), (1, vector), (8 // vector, vector)):
+            for constants in taps:
+                yield _spec(dtype, Variant(run, *filters, *constants), None)
+        for kind in _FUSED:
+            yield _spec(dtype, Variant(run, 8 // vector, vector, 3, 1, 1), kind)
+        yield KernelSpec(f"zero[{dtype}]", _zero, (flat(dtype),), 256)
+
+
+def _spec(dtype: str, variant: Variant, kind: str | None) -> KernelSpec:
+    def numbers(count: int) -> Any:
+        return types.UniTuple(types.int32, count)
+
+    threads = 256
+    array, count = flat(dtype), types.int32
+    signature = (
+        *(array,) * 4, real(dtype), count, count, numbers(4), *(TRIPLE,) * 8,
+        numbers(7), numbers(7), TRIPLE, numbers(6), TRIPLE,
+    )  # fmt: skip
+    fused = f", {kind}" if kind else ""
+    return KernelSpec(
+        f"direct[{dtype}, {variant}{fused}]",
+        _kernel_function(dtype, variant, kind, threads),
+        signature,
+        threads,
+        dynamic_shared_bytes=halo.SHARED_BYTES,
+        min_blocks=_min_blocks(dtype, variant),
+        arithmetic=True,
+    )
