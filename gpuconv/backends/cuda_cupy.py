@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpuconv.backends import cuda_probe
+from gpuconv.backends import cost, cuda_probe
 from gpuconv.backends.base import Array, Engine, Plan, Probe, Refusal
+from gpuconv.backends.device_profile import DeviceProfile, current_profile
 from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry, PoolGeometry
 from gpuconv_kernels.raw import (
@@ -43,13 +44,23 @@ class CudaCupy(Engine):
 
     Args:
         runtime: where to run; by default the GPU, through CuPy, looked for when first needed.
+        profile: of the device, for predicted times; by default the GPU's, None without one.
     """
 
     name: ClassVar[str] = "cuda:cupy"
     device: ClassVar[str] = "cuda"
 
-    def __init__(self, runtime: Runtime | None = None) -> None:
+    def __init__(
+        self, runtime: Runtime | None = None, profile: DeviceProfile | None = None
+    ) -> None:
         self._given = runtime
+        self._given_profile = profile
+
+    @cached_property
+    def _profile(self) -> DeviceProfile | None:
+        if self._given_profile is not None or self._given is not None:
+            return self._given_profile
+        return current_profile("cuda") if cuda_probe.probe_cuda().available else None
 
     @cached_property
     def _rt(self) -> Runtime:
@@ -71,8 +82,8 @@ class CudaCupy(Engine):
         self, op: str, geometry: ConvGeometry | PoolGeometry, dtype: str, workspace_limit: int
     ) -> Plan | Refusal:
         if isinstance(geometry, PoolGeometry):
-            return plan_pooling(op, geometry)
-        return plan_convolution(op, geometry, np.dtype(dtype).itemsize, workspace_limit)
+            return plan_pooling(op, geometry, dtype, self._profile)
+        return plan_convolution(op, geometry, dtype, workspace_limit, self._profile)
 
     # --- convolution -----------------------------------------------------------------
 
@@ -359,48 +370,74 @@ class CudaCupy(Engine):
         return self._rt.cast(targets, self._rt.xp.int64 if targets.ndim == 1 else dtype)
 
 
-def plan_convolution(op: str, g: ConvGeometry, itemsize: int, limit: int) -> Plan | Refusal:
-    """How a convolution would be done, from its integers alone."""
+def plan_convolution(
+    op: str, g: ConvGeometry, dtype: str, limit: int, profile: DeviceProfile | None
+) -> Plan | Refusal:
+    """How a convolution would be done, from its integers alone; in what time, given a profile."""
     refusal = windows.too_large(g)
     if g.taps * g.in_channels > _MOST_DEPTH:
         refusal = f"one window reads {g.taps * g.in_channels} numbers, more than 2^31"
     if refusal is not None:
         return Refusal(refusal)
     if g.is_depthwise:
-        return _plan_depthwise(op, g, limit)
+        return _plan_depthwise(op, g, dtype, limit, profile)
     if g.is_pointwise:
-        return Plan(
-            "gemm", 0, "1x1, stride 1, no padding: the pixels are the column matrix already"
+        return _plan(
+            "gemm", 0, "", None if profile is None else cost.pointwise_gemm(profile, op, g, dtype)
         )
-    cut = convolution.chunks(g, itemsize, limit)
-    where = "at once" if cut.number <= 1 else f"in {cut.number} chunks of {cut.rows} positions"
+    cut = convolution.chunks(g, np.dtype(dtype).itemsize, limit)
+    note = "at once" if cut.number <= 1 else f"in {cut.number} chunks of {cut.rows} positions"
     if cut.bytes > limit:
-        where += f" (one position needs {cut.row_bytes} bytes, more than the limit of {limit})"
-    products = f"{g.groups} groups as one batched product" if g.groups > 1 else "by cuBLAS"
+        note += f"; one position needs {cut.row_bytes} bytes, more than the limit of {limit}"
     if op == "conv_backward_input":
-        reason = f"dy times the weights {where}, {products}; each input gathers its columns"
-        return Plan("gemm+col2im", cut.bytes, reason)
-    return Plan("im2col+gemm", cut.bytes, f"columns {where}, {products}")
+        estimate = None if profile is None else cost.col2im(profile, g, dtype, cut.number)
+        return _plan("gemm+col2im", cut.bytes, note, estimate)
+    estimate = None if profile is None else cost.im2col_gemm(profile, op, g, dtype, cut.number)
+    return _plan("im2col+gemm", cut.bytes, note, estimate)
 
 
-def _plan_depthwise(op: str, g: ConvGeometry, limit: int) -> Plan:
-    reason = "one input channel a group: nothing for a matrix product to reduce over"
+def _plan_depthwise(
+    op: str, g: ConvGeometry, dtype: str, limit: int, profile: DeviceProfile | None
+) -> Plan:
+    tile = (1,) * g.rank  # nothing is staged: each output reads its window through the caches
     if op != "conv_backward_weight":
-        return Plan("direct", 0, reason)
+        return _plan(
+            "direct", 0, "", None if profile is None else cost.direct(profile, op, g, dtype, tile)
+        )
     cut = depthwise.segments(g, limit)
+    note = f"summed in {cut.number} segments"
     if cut.bytes > limit:
-        reason += f"; its sums need {cut.bytes} bytes, more than the limit of {limit}"
-    return Plan("direct+reduction", cut.bytes, f"{reason}; summed in {cut.number} segments")
+        note += f"; they need {cut.bytes} bytes, more than the limit of {limit}"
+    estimate = None if profile is None else cost.direct(profile, op, g, dtype, tile, launches=2)
+    return _plan("direct+reduction", cut.bytes, note, estimate)
 
 
-def plan_pooling(op: str, g: PoolGeometry) -> Plan | Refusal:
-    """How a pooling would be done."""
+def plan_pooling(
+    op: str, g: PoolGeometry, dtype: str, profile: DeviceProfile | None
+) -> Plan | Refusal:
+    """How a pooling would be done; in what time, given a profile."""
     refusal = windows.too_large(g)
     if refusal is not None:
         return Refusal(refusal)
+    estimate = None if profile is None else cost.pooling(profile, op, g, dtype)
     if op == "avg_pool" and g.is_global and g.divisor_override is None:
         needed = sums.workspace_bytes((g.batch, g.taps, g.channels), (1,))
-        return Plan("reduction", needed, "one window: the mean of each plane, in two stages")
-    if op.endswith("backward"):
-        return Plan("gather", 0, "each input asks the windows that it lies in")
-    return Plan("gather", 0, "each output reads its window")
+        return _plan("reduction", needed, "", estimate)
+    return _plan("gather", 0, "", estimate)
+
+
+_WHY = {
+    "gemm": "1x1, stride 1, no padding: the pixels are the column matrix already",
+    "gemm+col2im": "dy times the weights by cuBLAS; each input gathers its columns",
+    "im2col+gemm": "columns, multiplied by cuBLAS",
+    "direct": "one input channel a group: nothing for a matrix product to reduce over",
+    "direct+reduction": "one input channel a group: nothing for a matrix product to reduce over",
+    "reduction": "one window: the mean of each plane, in two stages",
+    "gather": "each result reads what it depends on",
+}
+
+
+def _plan(algorithm: str, workspace: int, note: str, estimate: cost.Estimate | None) -> Plan:
+    words = _WHY[algorithm] if estimate is None else estimate.words
+    reason = f"{words}; {note}" if note else words
+    return Plan(algorithm, workspace, reason, None if estimate is None else estimate.seconds)

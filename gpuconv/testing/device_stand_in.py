@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 from unittest import mock
 
-from gpuconv.dispatch import selecting
 from gpuconv.backends import cuda_probe, registry, selection
 from gpuconv.backends.base import Engine, Probe
 from gpuconv.backends.cpu_numpy import CpuNumpy
 from gpuconv.backends.simulated import SimulatedArray
+from gpuconv.dispatch import selecting
 
 
 def _unwrapped(value: Any) -> Any:

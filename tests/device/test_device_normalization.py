@@ -7,8 +7,8 @@ import pytest
 from device_mutants import mutant
 
 from gpuconv.testing import reference
+from gpuconv_kernels.device import gradient_sums, normalization, normalization_backward
 from gpuconv_kernels.device import moments as moment_kernels
-from gpuconv_kernels.device import normalization, normalization_backward
 from gpuconv_kernels.device.runs import runs_of
 
 EPSILON = 1e-3
@@ -258,11 +258,23 @@ def test_mistakes_in_moments_are_noticed(memory, rng, old, new, which):
         ("cuda.syncthreads()", "pass", 1),
         ("if row < stop:\n                    g", "if row < 0:\n                    g", 0),
         ("held_weighted[slot] * factor", "held_weighted[slot]", 0),
-        ("shift + (", "shift - (", 0),
+        ("held_plain[slot + half * across]", "held_plain[slot]", 1),
     ],
 )
-def test_mistakes_in_the_gradient_are_noticed(memory, rng, old, new, which):
+def test_mistakes_in_the_sums_are_noticed(memory, rng, monkeypatch, old, new, which):
     case = Case("batch in several splits", "float64", rng)
-    got = case.backward(memory, module=mutant(normalization_backward, old, new, which))
+    broken = mutant(gradient_sums, old, new, which)
+    monkeypatch.setattr(normalization_backward, "all_sums", broken.all_sums)
+    got = case.backward(memory)
+    with pytest.raises(AssertionError):
+        case.check_all(got, case.expected_backward())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("shift + (", "shift - ("), ("range(row, stop,", "range(row, stop - 1,")]
+)
+def test_mistakes_in_the_input_gradient_are_noticed(memory, rng, old, new):
+    case = Case("batch in several splits", "float64", rng)
+    got = case.backward(memory, module=mutant(normalization_backward, old, new))
     with pytest.raises(AssertionError):
         case.check_all(got, case.expected_backward())

@@ -53,6 +53,7 @@ from gpuconv_kernels.device.target import (
     copy16,
     cuda,
     flat,
+    inlined,
     lanes,
     real,
     types,
@@ -125,11 +126,41 @@ def _kernel_function(dtype: str, variant: Variant, kind: str | None, threads: in
     RUN, VECTORS, VECTOR = variant.run, variant.vectors, variant.vector
     FILTERS = VECTORS * VECTOR
     RESULTS, FUSED, THREADS = RUN * FILTERS, kind is not None, threads
+    CHUNK = _chunk(dtype, variant, threads)
     TAPS, STRIDE, DILATION = variant.taps, variant.stride, variant.dilation
     CHUNK = max(TAPS, 1)
     TEAMS = threads >> halo.TEAM_BITS
     load_tile, locate, place_in_tile = halo.load_tile, halo.locate, halo.place_in_tile
     divide = halo.divide
+
+    @inlined
+    def finish(acc, first, shared, y, alpha, scattered, count, target, step, f, lane_bits, filters):  # type: ignore[no-untyped-def]
+        """Apply the function to ``CHUNK`` results, and store them one by one if ``scattered``.
+
+        Registers have no index that is known only when this runs. So that the code for a result
+        stands here once, and not once for each of them, they go through shared memory.
+        """
+        thread = int32(cuda.threadIdx.x)
+        for i in range(CHUNK):
+            shared[uint32(thread + i * THREADS)] = acc[first + i]
+        i = int32(0)
+        while i < CHUNK:
+            at = uint32(thread + int32(i * THREADS))
+            value = activate(shared[at], alpha)
+            shared[at] = value
+            if scattered:
+                p = int32(int32(i + first) // FILTERS)
+                q = int32(int32(i + first) - int32(p * FILTERS))
+                v = int32(q // VECTOR)
+                neighbour = int32(
+                    int32(f + (int32(v * VECTOR) << lane_bits)) + q - int32(v * VECTOR)
+                )
+                if p < count and neighbour < filters:
+                    y[uint64(target + p * step + neighbour)] = value
+            i = int32(i + int32(1))
+        if not scattered:
+            for i in range(CHUNK):
+                acc[first + i] = shared[uint32(thread + i * THREADS)]
 
     def direct(  # type: ignore[no-untyped-def]
         x, w, bias, y, alpha, has_bias, wide,
@@ -264,38 +295,42 @@ def _kernel_function(dtype: str, variant: Variant, kind: str | None, threads: in
             row = end
 
         d, h, first = int32(d0 + d), int32(h0 + h), int32(w0 + int32(run * int32(RUN)))
-        busy = busy and d < extents[0] and h < extents[1]
-        pixel = int64(sample) * place[0] + (d * place_steps[0] + place_steps[3])
-        pixel = pixel * place[1] + (h * place_steps[1] + place_steps[4])
-        pixel = pixel * place[2] + place_steps[5]
-        if FUSED:
-            cuda.syncthreads()  # until nobody reads the tile, which becomes each thread's own
-        for p in range(RUN):
-            at_w = int32(first + int32(p))
-            if FUSED:
-                # The function is long: it stands here once, in a loop through shared memory.
-                for i in range(FILTERS):
-                    shared[uint32(thread + i * THREADS)] = acc[p * FILTERS + i]
-                at = int32(thread)
-                while at < FILTERS * THREADS:
-                    shared[uint32(at)] = activate(shared[uint32(at)], alpha)
-                    at = int32(at + int32(THREADS))
-                for i in range(FILTERS):
-                    acc[p * FILTERS + i] = shared[uint32(thread + i * THREADS)]
-            if busy and at_w < extents[2]:
-                target = (pixel + at_w * place_steps[2]) * filters
-                for v in range(VECTORS):
-                    f = int32(f0 + (int32(v * VECTOR) << lane_bits))
-                    f = int32(f + int32(lane * int32(VECTOR)))
-                    if VECTOR > 1 and wide:
-                        if f < filters:
-                            copy16(y, target + f, acc, p * FILTERS + v * VECTOR)
-                    else:
-                        for q in range(VECTOR):
-                            if int32(f + int32(q)) < filters:
-                                y[uint64(target + f + q)] = acc[p * FILTERS + v * VECTOR + q]
+        count = int32(0)  # of the run's outputs that exist
+        if busy and d < extents[0] and h < extents[1]:
+            count = int32(extents[2] - first)
+        target = int64(sample) * place[0] + (d * place_steps[0] + place_steps[3])
+        target = target * place[1] + (h * place_steps[1] + place_steps[4])
+        target = target * place[2] + (first * place_steps[2] + place_steps[5])
+        target, step = target * filters, int64(place_steps[2]) * filters
+        f = int32(f0 + int32(lane * int32(VECTOR)))
+        scattered = VECTOR > 1 and wide == 0
+        if FUSED or scattered:
+            cuda.syncthreads()  # until nobody reads the tile any more
+            finish(acc, 0, shared, y, alpha, scattered, count, target, step, f, lane_bits, filters)
+            if RESULTS > CHUNK:
+                finish(
+                    acc, CHUNK, shared, y, alpha, scattered, count, target, step, f,
+                    lane_bits, filters,
+                )  # fmt: skip
+        if not scattered:
+            for p in range(RUN):
+                if p < count:
+                    for v in range(VECTORS):
+                        neighbour = int32(f + (int32(v * VECTOR) << lane_bits))
+                        if neighbour < filters:
+                            if VECTOR > 1:
+                                copy16(y, target + neighbour, acc, p * FILTERS + v * VECTOR)
+                            else:
+                                y[uint64(target + neighbour)] = acc[p]
+                target += step
 
     return direct
+
+
+def _chunk(dtype: str, variant: Variant, threads: int) -> int:
+    """Results of each thread that go through shared memory at a time: all of them, or half."""
+    results = variant.run * variant.vectors * variant.vector
+    return results if results * threads * np.dtype(dtype).itemsize <= 32 * 1024 else results // 2
 
 
 def _min_blocks(dtype: str, variant: Variant) -> int:
@@ -561,7 +596,7 @@ def _convolve(
         integers(*place_steps),
         integers(*place),
         shared_bytes=max(
-            weights + plan.channels * plane, variant.vectors * variant.vector * _THREADS
+            weights + plan.channels * plane, _chunk(dtype, variant, _THREADS) * _THREADS
         )
         * itemsize,
     )
