@@ -63,8 +63,12 @@ def missing_tools() -> list[str]:
     return missing
 
 
-def assemble(spec: KernelSpec, architecture: str) -> Assembled:
+def assemble(spec: KernelSpec, architecture: str, disassemble: bool = True) -> Assembled:
     """Compile one kernel for one architecture.
+
+    Args:
+        spec, architecture: such as ``"sm_90"``.
+        disassemble: False leaves out the instructions, which take longest.
 
     Raises:
         RuntimeError: the compiler or the assembler refuses it; what it said is in the message.
@@ -74,7 +78,7 @@ def assemble(spec: KernelSpec, architecture: str) -> Assembled:
         source, binary = pathlib.Path(folder, "kernel.ptx"), pathlib.Path(folder, "kernel.cubin")
         source.write_text(ptx)
         said = _run("ptxas", f"-arch={architecture}", "-v", str(source), "-o", str(binary)).stderr
-        listing = _run("cuobjdump", "--dump-sass", str(binary)).stdout
+        listing = _run("cuobjdump", "--dump-sass", str(binary)).stdout if disassemble else ""
     return Assembled(
         registers=_number(said, r"Used (\d+) registers"),
         shared_bytes=_number(said, r"(\d+) bytes smem"),

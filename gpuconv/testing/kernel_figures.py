@@ -21,6 +21,9 @@ SHARE_NOISE: Final = 0.005
 """A share of multiply-adds this much lower is not worse: one instruction in two hundred."""
 OTHER_COMPILER: Final = 0.03
 """The same between two versions of the compiler, which orders and counts differently."""
+READ_ON: Final = "sm_90"
+"""Where the instructions of every kernel are read; those of arithmetic are read everywhere.
+Disassembling takes a second, longer than compiling for one more architecture."""
 _TOOLS: Final = {
     "numba": "numba",
     "numba-cuda": "numba-cuda",
@@ -38,7 +41,7 @@ class Figures:
         threads: of a block.
         registers, stack, spills: of a thread; the last two in bytes of local memory.
         static_shared, dynamic_shared: bytes of a block.
-        instructions: in the whole kernel.
+        instructions: in the whole kernel; 0 where they were not read.
         loop: instructions of the loop in which it works.
         share: multiply-adds by ``loop``; 0 where the kernel is not one of arithmetic.
         wide: accesses of 16 bytes in that loop, such as ``{"LDS": 4}``.
@@ -47,7 +50,7 @@ class Figures:
 
     threads: int
     registers: int
-    instructions: int
+    instructions: int = 0
     loop: int = 0
     share: float = 0.0
     static_shared: int = 0
@@ -78,7 +81,7 @@ def figures(spec: KernelSpec, architecture: str) -> Figures:
     Raises:
         RuntimeError: the compiler or the assembler refuses it.
     """
-    made = assembly.assemble(spec, architecture)
+    made = assembly.assemble(spec, architecture, spec.arithmetic or architecture == READ_ON)
     loop = sum(made.inner_loop.values())
     fused = assembly.multiply_adds(made.inner_loop)
     return Figures(

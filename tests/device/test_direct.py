@@ -232,8 +232,8 @@ BREAKS = {
     "a run that begins one input late": (r"uint64\(p \* STRIDE\)", "uint64(p * STRIDE + 1)"),
     "planes that overlap": (r"(load_tile\(\s+shared, weights_end, cut\[3\])", r"\1 - 2"),
     "every row is the first": (r"kh = int32\(kh \+ int32\(1\)\)", "kh = int32(0)"),
-    "filters past the last are stored": (r"int32\(f \+ int32\(q\)\) < filters", "True"),
-    "outputs past the last are stored": (r"at_w < extents\[2\]", "True"),
+    "filters past the last are stored": (r"p < count and neighbour < filters", "p < count"),
+    "outputs past the last are stored": (r"p < count and neighbour", "neighbour"),
     "no barrier before the function": (r"cuda\.syncthreads\(\)(  # until nobody)", r"pass\1"),
 }
 

@@ -117,8 +117,12 @@ def test_a_result_with_gaps_is_refused():
 # --- NVRTC -----------------------------------------------------------------------------------
 
 
+IN_DOUBLE = {"finish_sums", "inverse_deviation"}
+"""Short kernels that compute in double in both dtypes."""
+
+
 def compiled(file, real, architecture):
-    """Compile with NVRTC; return what it and the assembler say."""
+    """Compile with NVRTC; return what it and the assembler say, and the PTX if there is one."""
     nvrtc = pytest.importorskip(
         "cuda.bindings.nvrtc", reason="cuda-bindings is needed to call NVRTC", exc_type=ImportError
     )
@@ -136,9 +140,14 @@ def compiled(file, real, architecture):
     _, size = nvrtc.nvrtcGetProgramLogSize(handle)
     log = b" " * size
     nvrtc.nvrtcGetProgramLog(handle, log)
+    ptx = b""
+    if architecture.startswith("compute_") and status == nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        _, size = nvrtc.nvrtcGetPTXSize(handle)
+        ptx = b" " * size
+        nvrtc.nvrtcGetPTX(handle, ptx)
     nvrtc.nvrtcDestroyProgram(handle)
     assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, log.decode()
-    return log.decode()
+    return log.decode(), ptx.decode()
 
 
 @pytest.mark.parametrize("file", source.FILES)
@@ -147,13 +156,21 @@ def compiled(file, real, architecture):
     [("compute_75", "float32"), ("compute_80", "float64"), ("compute_100", "float32")],
 )
 def test_nvrtc_compiles(file, architecture, real):
-    assert "error" not in compiled(file, real, architecture)
+    said, ptx = compiled(file, real, architecture)
+    assert "error" not in said
+    bodies = re.split(r"\.entry (\w+)\(", ptx)[1:]
+    names, texts = bodies[::2], bodies[1::2]
+    assert set(names) == {k.name for k in source.kernels().values() if k.file == file}
+    if real == "float32":  # a constant without REAL(...) would make single precision double
+        for name, body in zip(names, texts, strict=True):
+            arithmetic = re.findall(r"\b(?:add|sub|mul|fma|div|rcp|sqrt|setp)\S*\.f64", body)
+            assert name in IN_DOUBLE or not arithmetic, f"{name}: {set(arithmetic)}"
 
 
 @pytest.mark.parametrize("file", source.FILES)
 @pytest.mark.parametrize("real", source.REALS)
 def test_all_stays_in_registers(file, real):
-    said = compiled(file, real, "sm_90")
+    said, _ = compiled(file, real, "sm_90")
     frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes", said)
     assert len(frames) >= sum(k.file == file for k in source.kernels().values()), said
     assert {number for frame in frames for number in frame} == {"0"}, said

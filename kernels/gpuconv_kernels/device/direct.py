@@ -128,7 +128,7 @@ def _kernel_function(dtype: str, variant: Variant, kind: str | None, threads: in
     RESULTS, FUSED, THREADS = RUN * FILTERS, kind is not None, threads
     CHUNK = _chunk(dtype, variant, threads)
     TAPS, STRIDE, DILATION = variant.taps, variant.stride, variant.dilation
-    CHUNK = max(TAPS, 1)
+    TAPS_AT_ONCE = max(TAPS, 1)
     TEAMS = threads >> halo.TEAM_BITS
     load_tile, locate, place_in_tile = halo.load_tile, halo.locate, halo.place_in_tile
     divide = halo.divide
@@ -143,21 +143,21 @@ def _kernel_function(dtype: str, variant: Variant, kind: str | None, threads: in
         thread = int32(cuda.threadIdx.x)
         for i in range(CHUNK):
             shared[uint32(thread + i * THREADS)] = acc[first + i]
-        i = int32(0)
-        while i < CHUNK:
-            at = uint32(thread + int32(i * THREADS))
+        j = int32(0)
+        while j < CHUNK:
+            at = uint32(thread + int32(j * THREADS))
             value = activate(shared[at], alpha)
             shared[at] = value
             if scattered:
-                p = int32(int32(i + first) // FILTERS)
-                q = int32(int32(i + first) - int32(p * FILTERS))
+                p = int32(int32(j + first) // FILTERS)
+                q = int32(int32(j + first) - int32(p * FILTERS))
                 v = int32(q // VECTOR)
                 neighbour = int32(
                     int32(f + (int32(v * VECTOR) << lane_bits)) + q - int32(v * VECTOR)
                 )
                 if p < count and neighbour < filters:
                     y[uint64(target + p * step + neighbour)] = value
-            i = int32(i + int32(1))
+            j = int32(j + int32(1))
         if not scattered:
             for i in range(CHUNK):
                 acc[first + i] = shared[uint32(thread + i * THREADS)]
@@ -220,14 +220,14 @@ def _kernel_function(dtype: str, variant: Variant, kind: str | None, threads: in
             ),
             source, sizes[0], (c0, cut[1]), cut[2], int32(TEAMS),
         )  # fmt: skip
-        for i in range(FILTERS):  # sums begin with the bias
-            f = int32(f0 + (int32(i // VECTOR * VECTOR) << lane_bits))
-            f = int32(f + int32(int32(lane * int32(VECTOR)) + int32(i % VECTOR)))
-            value = number(0)
-            if has_bias and f < filters:
-                value = bias[uint32(f)]
-            for p in range(RUN):
-                acc[p * FILTERS + i] = value
+        # Sums begin with the bias. No branch here: the compiler would not unroll the loops then.
+        for v in range(VECTORS):
+            neighbour = int32(f0 + int32(lane * int32(VECTOR))) + (int32(v * VECTOR) << lane_bits)
+            for q in range(VECTOR):
+                value = bias[uint32(min(int32(neighbour + q), int32(filters - int32(1))))]
+                value = value if has_bias else number(0)
+                for p in range(RUN):
+                    acc[p * FILTERS + v * VECTOR + q] = value
 
         row = int32(0)
         kd, kh = int32(0), int32(0)  # of the row that is computed
@@ -267,7 +267,7 @@ def _kernel_function(dtype: str, variant: Variant, kind: str | None, threads: in
                     while kw < (int32(TAPS) if TAPS else window[2]):
                         at = uint64(int32(from_x + int32(kw * dilations[2])))
                         t = int32(0)
-                        while t < int32(CHUNK):  # unrolled where it is short
+                        while t < int32(TAPS_AT_ONCE):  # unrolled where it is short
                             here = at + uint64(int32(t * int32(DILATION)))
                             for v in range(VECTORS):
                                 source_at = uint32(
@@ -286,7 +286,7 @@ def _kernel_function(dtype: str, variant: Variant, kind: str | None, threads: in
                                     acc[p * FILTERS + q] += value * weight[q]
                             weights = int32(weights + width)
                             t = int32(t + int32(1))
-                        kw = int32(kw + int32(CHUNK))
+                        kw = int32(kw + int32(TAPS_AT_ONCE))
                     from_x = int32(from_x + cut[3])
                 kh = int32(kh + int32(1))
                 if kh == window[1]:

@@ -45,7 +45,6 @@ GEMM for Fermi GPUs", and of CUTLASS ("Efficient GEMM in CUDA").
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -55,9 +54,8 @@ import numpy as np
 from gpuconv_kernels.device.functions import forward_function
 from gpuconv_kernels.device.launch import ceil_div, is_aligned, launch
 from gpuconv_kernels.device.parts import add_parts
-from gpuconv_kernels.device.spatial import Spatial, int32s, product, spatial, three
+from gpuconv_kernels.device.spatial import Spatial, int32s, product, spatial
 from gpuconv_kernels.device.target import (
-    SIMULATED,
     KernelSpec,
     compiled,
     copy16,
@@ -75,26 +73,13 @@ from gpuconv_kernels.device.tiles import (
     choose,
     divide,
     first_result,
-    multiprocessors,
     outer_products,
     quotients,
     require_shape,
-    simulated_choice,
+    settle,
     tiles,
 )
-from gpuconv_kernels.device.transpose import pack_backward_weights, packed_elements, packed_offsets
-
-__all__ = [
-    "backward_partial_elements",
-    "catalogue",
-    "choose_tile",
-    "conv_backward_input",
-    "conv_forward",
-    "matrix_product",
-    "pack_backward_weights",
-    "packed_elements",
-    "partial_elements",
-]
+from gpuconv_kernels.device.transpose import pack_backward_weights, packed_phases
 
 Array = Any
 
@@ -109,7 +94,12 @@ def define(
     split: bool,
     wide: bool,
 ) -> Any:
-    """Return the kernel for these compile-time choices, as a plain function."""
+    """Return the kernel for these compile-time choices, as a plain function.
+
+    ``vector_x`` and ``vector_w`` (which includes ``y``) say that 16 bytes may be moved at a time;
+    ``kind`` names the activation; ``split`` that sums are cut and go to a workspace, without bias
+    and activation; ``wide`` that offsets need 64 bits.
+    """
     number, run = np.dtype(dtype).type, lanes(dtype)
     int32 = np.int32
     index = np.int64 if wide else np.int32  # of elements and pixels
@@ -125,8 +115,7 @@ def define(
     x_stages, w_stages, corners = 2 * depth * pitch, 2 * depth * tile_columns, 3 * tile_rows
     x_stage, w_stage = depth * pitch, depth * tile_columns
     x_pace, w_pace = threads // runs_a_pixel, threads // runs_a_row
-    table_loads = -(-tile_rows // threads)
-    w_whole = w_runs % threads == 0
+    table_loads, w_whole = -(-tile_rows // threads), w_runs % threads == 0
     results, x_ahead, w_ahead = rows * columns, x_loads * run, w_loads * run
     first_row, first_column = first_result(tile, dtype)
     add_products = outer_products(tile, dtype, pitch)
@@ -174,18 +163,18 @@ def define(
         thread = int32(cuda.threadIdx.x)
         block = int32(cuda.blockIdx.x)
         rest = divide(block, tiles_across)
-        across = int32(block - rest * tiles_across)
+        column_0 = int32((block - rest * tiles_across) * tile_columns)
         block = rest
         rest = divide(block, tiles_down)
         down = int32(block - rest * tiles_down)
         part = divide(rest, groups)
         group = int32(rest - part * groups)
-        column_0 = int32(across * tile_columns)
         pixel_0 = index(down * tile_rows)
         first_filter = int32(group * filters + column_0)
         filters_here = int32(filters - column_0)  # the tile's, and those beyond it
         all_channels, all_filters = int32(groups * channels), int32(groups * filters)
 
+        # Where the window of each row begins, and where its results go.
         for v in range(table_loads):
             r = int32(thread + v * threads)
             pixel = index(pixel_0 + r)
@@ -222,6 +211,7 @@ def define(
         for i in range(rows * columns):
             sums[i] = number(0)
 
+        # The part of the sum that this block adds, as steps of `depth` channels of one tap.
         chunks = divide(channels + (depth - 1), depth)
         steps = int32(kernel[0] * kernel[1] * kernel[2] * chunks)
         steps_a_part = divide(steps + parts - 1, parts)
@@ -235,6 +225,7 @@ def define(
         t1 = int32(rest - t0 * kernel[1])
         new_tap = True
 
+        # Which runs the thread loads: channels of a pixel, filters of a channel.
         x_channel = int32(thread % runs_a_pixel * run)
         x_pixel = np.uint32(thread // runs_a_pixel)  # unsigned: an index that needs no wrapping
         w_k = int32(thread // runs_a_row)
@@ -250,6 +241,7 @@ def define(
         x_write, w_write = int32(x_channel * pitch + x_pixel), int32(w_k * tile_columns + w_column)
         now = int32(0)
 
+        # Each pass loads a step, multiplies the one before, and stores what was loaded.
         staged = False
         while staged or todo > 0:
             if todo > 0:
@@ -317,10 +309,10 @@ def define(
             staged = todo > 0
             if staged:
                 todo = int32(todo - 1)
-                at = np.uint32(now * x_stage + x_write)
+                to = np.uint32(now * x_stage + x_write)
                 for v in range(x_loads):
                     for q in range(run):
-                        staged_x[at + (q * pitch + v * x_pace)] = next_x[v * run + q]
+                        staged_x[to + (q * pitch + v * x_pace)] = next_x[v * run + q]
                 for v in range(w_loads):
                     if w_whole or int32(w_k + v * w_pace) < depth:
                         copy16(
@@ -331,6 +323,7 @@ def define(
                         )
             cuda.syncthreads()
 
+        # Rows of the thread are `row_step` apart in runs, columns `column_step`.
         result = cuda.local.array(run, number)
         for i in range(rows):
             to = destination[np.uint32(x_read) + (i // run * row_step + i % run)]
@@ -449,7 +442,7 @@ def conv_backward_input(
     Args:
         dy, w, dx: contiguous.
         geometry: of the forward convolution.
-        packed: flat workspace of ``packed_elements(geometry)`` elements.
+        packed: flat workspace of ``transpose.packed_elements(geometry)`` elements.
         tile, parts: chosen for each phase if None.
         partial: workspace of :func:`backward_partial_elements` elements, or None.
 
@@ -462,21 +455,10 @@ def conv_backward_input(
     if dx.size == 0:
         return
     pack_backward_weights(w, packed, geometry)
-    extents, strides = three(geometry.input, 1), three(geometry.stride, 1)
-    for phase, offset in zip(geometry.backward_input_phases, packed_offsets(geometry), strict=True):
-        first = three(phase.offset, 0)
-        goes_to: dict[str, Any] = {"target": extents, "target_first": first, "target_step": strides}
-        if phase.geometry is None:
-            a, b, c = (
-                ceil_div(extent - r, s)
-                for extent, r, s in zip(extents, first, strides, strict=True)
-            )
-            problem = dataclasses.replace(
-                product(geometry.batch, 1, geometry.in_channels), output=(a, b, c), **goes_to
-            )
+    for problem, offset in packed_phases(geometry):
+        if offset is None:
             add_parts(dx, None, dx, problem, 0)
         else:
-            problem = dataclasses.replace(spatial(phase.geometry), **goes_to)
             _convolve(dy, packed, offset, None, dx, problem, None, 0.0, tile, partial, parts)
 
 
@@ -521,19 +503,8 @@ def _convolve(
         return
     dtype = y.dtype.name
     room = 0 if partial is None else partial.size
-    if tile is None:
-        choice = simulated_choice() if SIMULATED else None
-        if choice is None:
-            choice = _choose(problem, dtype, multiprocessors(), room > 0)
-            if _partial_elements(problem, choice.parts) > room:
-                choice = _choose(problem, dtype, multiprocessors(), False)
-        tile, parts = choice.tile, choice.parts if parts is None else parts
-    parts = min(parts or 1, _steps(problem, tile))
-    if _partial_elements(problem, parts) > room:
-        raise ValueError(
-            f"partial must hold {_partial_elements(problem, parts)} elements for {parts} parts. "
-            f"Received: {room}"
-        )
+    of_problem = (functools.partial(f, problem) for f in (_partial_elements, _steps))
+    tile, parts = settle(tile, parts, room, functools.partial(_choose, problem, dtype), *of_problem)
     split = parts > 1
     wide = problem.is_wide(parts)
     index = np.int64 if wide else np.int32
@@ -560,31 +531,19 @@ def _convolve(
         down,
         across,
         index(w_first),
-        int32s(problem.input),
-        int32s(problem.output),
-        int32s(problem.stride),
-        int32s(problem.dilation),
-        int32s(problem.before),
-        int32s(problem.kernel),
-        int32s(problem.target),
-        int32s(problem.target_first),
-        int32s(problem.target_step),
+        *map(int32s, (problem.input, problem.output, problem.stride, problem.dilation)),
+        *map(int32s, (problem.before, problem.kernel)),
+        *map(int32s, (problem.target, problem.target_first, problem.target_step)),
     )
     if split:
         add_parts(partial, bias, y, problem, parts, kind, alpha)
 
 
+@functools.lru_cache(maxsize=1024)
 def _choose(problem: Spatial, dtype: str, multiprocessors: int, may_split: bool) -> Choice:
-    return choose(
-        rows=problem.pixels,
-        columns=problem.filters,
-        groups=problem.groups,
-        steps=functools.partial(_steps, problem),
-        terms=problem.taps * problem.channels,
-        dtype=dtype,
-        multiprocessors=multiprocessors,
-        may_split=may_split,
-    )
+    steps, terms = functools.partial(_steps, problem), problem.taps * problem.channels
+    sizes = (problem.pixels, problem.filters, problem.groups)
+    return choose(*sizes, steps, terms, dtype, multiprocessors, may_split)
 
 
 def _steps(problem: Spatial, tile: Tile) -> int:
@@ -596,19 +555,22 @@ def _partial_elements(problem: Spatial, parts: int) -> int:
 
 
 def catalogue() -> Iterator[KernelSpec]:
-    """Yield the kernels of this file: each tile plain, and its other variants."""
-    variants = (  # vector_x, vector_w, kind, split, wide
+    """Yield the kernels of this file: three variants of each tile, more of the largest."""
+    usual = (  # vector_x, vector_w, kind, split, wide
         (True, True, None, False, False),
-        (True, True, "relu", False, False),
         (True, True, None, True, False),
+        (False, False, None, False, False),
+    )
+    others = (
+        (True, True, "relu", False, False),
+        (True, True, "tanh", False, False),
         (False, True, None, False, False),
         (True, False, None, False, False),
-        (False, False, None, False, False),
         (True, True, None, False, True),
-        (False, False, None, False, True),
     )
     for dtype in ("float32", "float64"):
         for tile in tiles(dtype):
+            variants = usual + (others if tile is tiles(dtype)[0] else ())
             for vector_x, vector_w, kind, split, wide in variants:
                 words = [dtype, str(tile), kind or "linear", "split" * split, "wide" * wide]
                 words += ["" if vector_x else "scalar x", "" if vector_w else "scalar w"]

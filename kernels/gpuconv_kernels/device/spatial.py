@@ -7,6 +7,7 @@ backward_input fills every ``stride``-th position of ``dx``.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +88,7 @@ class Spatial:
         return image
 
 
+@functools.lru_cache(maxsize=1024)
 def spatial(geometry: Any) -> Spatial:
     """Return a ``ConvGeometry`` in three dimensions."""
     output = three(geometry.output, 1)

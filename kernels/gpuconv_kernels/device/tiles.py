@@ -201,9 +201,40 @@ def _reason(choice: Choice, multiprocessors: int) -> str:
     )
 
 
-def simulated_choice() -> Choice:
-    """The choice in the simulator: a thread there costs milliseconds, so tiles are small."""
-    return Choice(SIMULATED_TILE, 1, 1, 1.0, "the simulator's small tile")
+def settle(
+    tile: Tile | None,
+    parts: int | None,
+    room: int,
+    choose_for: Callable[[int, bool], Choice],
+    elements: Callable[[int], int],
+    steps: Callable[[Tile], int],
+) -> tuple[Tile, int]:
+    """Return the tile and the number of parts of a launch.
+
+    Args:
+        tile, parts: as the caller wants them, None where not.
+        room: elements of the workspace for partial sums.
+        choose_for: multiprocessors and whether sums may be cut -> choice. Not asked in the
+            simulator, where a thread costs milliseconds and tiles are small.
+        elements: parts -> elements of the workspace that they need.
+        steps: tile -> steps in which it adds the whole sum; more parts than that are useless.
+
+    Raises:
+        ValueError: ``parts`` needs a larger workspace.
+    """
+    if tile is None and SIMULATED:
+        tile = SIMULATED_TILE
+    elif tile is None:
+        choice = choose_for(multiprocessors(), room > 0)
+        if elements(choice.parts) > room:
+            choice = choose_for(multiprocessors(), False)
+        tile, parts = choice.tile, choice.parts if parts is None else parts
+    parts = min(parts or 1, steps(tile))
+    if elements(parts) > room:
+        raise ValueError(
+            f"partial must hold {elements(parts)} elements for {parts} parts. Received: {room}"
+        )
+    return tile, parts
 
 
 def require_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:

@@ -20,6 +20,7 @@ weights of a phase are ``(*taps, F/g, C)``, one transposed matrix for each tap a
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.device.launch import ceil_div, launch
-from gpuconv_kernels.device.spatial import Three, int32s, three
+from gpuconv_kernels.device.spatial import Spatial, Three, int32s, product, spatial, three
 from gpuconv_kernels.device.target import SIMULATED, KernelSpec, compiled, cuda, flat, types
 from gpuconv_kernels.device.tiles import divide
 
@@ -118,6 +119,32 @@ def packed_offsets(geometry: Any) -> tuple[int, ...]:
     for phase in geometry.backward_input_phases:
         offsets.append(offsets[-1] + _phase_elements(geometry, phase))
     return tuple(offsets[:-1])
+
+
+@functools.lru_cache(maxsize=256)
+def packed_phases(geometry: Any) -> tuple[tuple[Spatial, int | None], ...]:
+    """Return the phases of backward_input, and where the packed weights of each begin.
+
+    The latter is None where no tap reaches a phase; its convolution then has only a target.
+    """
+    extents, strides = three(geometry.input, 1), three(geometry.stride, 1)
+    phases: list[tuple[Spatial, int | None]] = []
+    for phase, offset in zip(geometry.backward_input_phases, packed_offsets(geometry), strict=True):
+        first = three(phase.offset, 0)
+        if phase.geometry is None:
+            problem = product(geometry.batch, 1, geometry.in_channels)
+            a, b, c = (
+                ceil_div(extent - r, s)
+                for extent, r, s in zip(extents, first, strides, strict=True)
+            )
+            problem = dataclasses.replace(problem, output=(a, b, c))
+        else:
+            problem = spatial(phase.geometry)
+        problem = dataclasses.replace(
+            problem, target=extents, target_first=first, target_step=strides
+        )
+        phases.append((problem, None if phase.geometry is None else offset))
+    return tuple(phases)
 
 
 def pack_backward_weights(w: Array, packed: Array, geometry: Any) -> None:

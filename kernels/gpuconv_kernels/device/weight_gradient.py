@@ -44,7 +44,6 @@ from gpuconv_kernels.device.launch import ceil_div, is_aligned, launch
 from gpuconv_kernels.device.parts import add_parts
 from gpuconv_kernels.device.spatial import Spatial, int32s, product, spatial
 from gpuconv_kernels.device.target import (
-    SIMULATED,
     KernelSpec,
     compiled,
     copy16,
@@ -62,11 +61,10 @@ from gpuconv_kernels.device.tiles import (
     choose,
     divide,
     first_result,
-    multiprocessors,
     outer_products,
     quotients,
     require_shape,
-    simulated_choice,
+    settle,
     tiles,
 )
 
@@ -173,6 +171,7 @@ def define(dtype: str, tile: Tile, vector_x: bool, vector_dy: bool, wide: bool) 
         filters_here = int32(filters - column_0)  # the tile's, and those beyond it
         all_channels, all_filters = int32(groups * channels), int32(groups * filters)
 
+        # Where each row of results goes.
         for v in range(row_loads):
             r = int32(thread + v * threads)
             if r < tile_rows:
@@ -226,6 +225,7 @@ def define(dtype: str, tile: Tile, vector_x: bool, vector_dy: bool, wide: bool) 
         )
         cuda.syncthreads()
 
+        # Each pass loads a step, multiplies the one before, and stores what was loaded.
         staged = False
         while staged or todo > 0:
             if todo > 0:
@@ -296,6 +296,7 @@ def define(dtype: str, tile: Tile, vector_x: bool, vector_dy: bool, wide: bool) 
                         copy16(staged_dy, to, next_dy, v * run)
             cuda.syncthreads()
 
+        # Rows of the thread are `row_step` apart in runs, columns `column_step`.
         result = cuda.local.array(run, number)
         for i in range(rows):
             to = destination[np.uint32(x_read) + (i // run * row_step + i % run)]
@@ -408,19 +409,14 @@ def _backward_weight(
         return
     dtype = dw.dtype.name
     room = 0 if partial is None else partial.size
-    if tile is None:
-        choice = simulated_choice() if SIMULATED else None
-        if choice is None:
-            choice = _choose(problem, dtype, multiprocessors(), room > 0)
-            if _partial_elements(problem, choice.parts) > room:
-                choice = _choose(problem, dtype, multiprocessors(), False)
-        tile, splits = choice.tile, choice.parts if splits is None else splits
-    splits = min(splits or 1, _steps(problem, tile))
-    if _partial_elements(problem, splits) > room:
-        raise ValueError(
-            f"partial must hold {_partial_elements(problem, splits)} elements for {splits} "
-            f"splits. Received: {room}"
-        )
+    tile, splits = settle(
+        tile,
+        splits,
+        room,
+        functools.partial(_choose, problem, dtype),
+        functools.partial(_partial_elements, problem),
+        functools.partial(_steps, problem),
+    )
     wide = problem.is_wide(splits)
     index = np.int64 if wide else np.int32
     run = lanes(dtype)
@@ -457,6 +453,7 @@ def _backward_weight(
         add_parts(partial, None, dw, weights, splits)
 
 
+@functools.lru_cache(maxsize=1024)
 def _choose(problem: Spatial, dtype: str, multiprocessors: int, may_split: bool) -> Choice:
     return choose(
         rows=problem.taps * _padded(problem, dtype),
@@ -485,17 +482,12 @@ def _partial_elements(problem: Spatial, splits: int) -> int:
 
 
 def catalogue() -> Iterator[KernelSpec]:
-    """Yield the kernels of this file: each tile with 16-byte loads, and its other variants."""
-    variants = (  # vector_x, vector_dy, wide
-        (True, True, False),
-        (False, True, False),
-        (True, False, False),
-        (False, False, False),
-        (True, True, True),
-        (False, False, True),
-    )
+    """Yield the kernels of this file: two variants of each tile, more of the largest."""
+    usual = ((True, True, False), (False, False, False))  # vector_x, vector_dy, wide
+    others = ((False, True, False), (True, False, False), (True, True, True))
     for dtype in ("float32", "float64"):
         for tile in tiles(dtype):
+            variants = usual + (others if tile is tiles(dtype)[0] else ())
             for vector_x, vector_dy, wide in variants:
                 words = [dtype, str(tile), "wide" * wide]
                 words += ["" if vector_x else "scalar x", "" if vector_dy else "scalar dy"]
