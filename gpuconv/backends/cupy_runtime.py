@@ -12,12 +12,13 @@ import numpy as np
 
 from gpuconv.backends.base import Array
 from gpuconv_kernels.raw import gemm, source
+from gpuconv_kernels.raw.runtime import Runtime
 
 OPTIONS = ("-std=c++17",)
 """Compiler options beside the definition of REAL and the architecture, which CuPy chooses."""
 
 
-class CupyRuntime:
+class CupyRuntime(Runtime):
     """See :class:`gpuconv_kernels.raw.runtime.Runtime`.
 
     Each source file is compiled when one of its kernels is first needed, once for each dtype;

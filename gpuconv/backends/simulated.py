@@ -73,10 +73,12 @@ class SimulatedArray(NDArrayOperatorsMixin):
         return self.host.copy()
 
     def item(self, *index: int) -> Any:
+        """Return one element as a Python number."""
         note_to_host()
         return self.host.item(*index)
 
     def tolist(self) -> Any:
+        """Return nested lists of Python numbers."""
         note_to_host()
         return self.host.tolist()
 

@@ -53,7 +53,9 @@ class StandIn(CpuNumpy):
 
 
 for _name in sorted(Engine.__abstractmethods__ - {"probe", "plan"}):
-    setattr(StandIn, _name, _on_the_device(getattr(CpuNumpy, _name)))
+    _method = _on_the_device(getattr(CpuNumpy, _name))
+    _method.__doc__ = getattr(Engine, _name).__doc__
+    setattr(StandIn, _name, _method)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.raw import gemm, source
+from gpuconv_kernels.raw.runtime import Runtime
 
 Array = Any
 
@@ -166,7 +167,7 @@ def program(file: str, real: str) -> Program:
     return Program(source.text(file), real)
 
 
-class HostRuntime:
+class HostRuntime(Runtime):
     """A :class:`gpuconv_kernels.raw.runtime.Runtime` on the CPU.
 
     Args:

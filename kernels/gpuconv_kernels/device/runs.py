@@ -129,6 +129,7 @@ class Operand:
 
     @classmethod
     def of(cls, kept: Flags, j: int) -> Operand:
+        """Return how an operand that varies along the runs ``kept`` is found, stepping by ``j``."""
         return cls(kept[:j], kept[j], kept[j + 1 :])
 
 
