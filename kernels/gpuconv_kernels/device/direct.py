@@ -220,14 +220,15 @@ def _kernel_function(dtype: str, variant: Variant, kind: str | None, threads: in
             ),
             source, sizes[0], (c0, cut[1]), cut[2], int32(TEAMS),
         )  # fmt: skip
-        # Sums begin with the bias. No branch here: the compiler would not unroll the loops then.
-        for v in range(VECTORS):
-            neighbour = int32(f0 + int32(lane * int32(VECTOR))) + (int32(v * VECTOR) << lane_bits)
-            for q in range(VECTOR):
-                value = bias[uint32(min(int32(neighbour + q), int32(filters - int32(1))))]
-                value = value if has_bias else number(0)
-                for p in range(RUN):
-                    acc[p * FILTERS + v * VECTOR + q] = value
+        # Sums begin with the bias. Neither branches nor loops in loops here: newer compilers would
+        # not unroll them, and the results would not be in registers.
+        for i in range(FILTERS):
+            f = int32(f0 + (int32(i // VECTOR * VECTOR) << lane_bits))
+            f = int32(f + int32(int32(lane * int32(VECTOR)) + int32(i % VECTOR)))
+            value = bias[uint32(min(f, int32(filters - int32(1))))]
+            weight[i] = value if has_bias else number(0)
+        for i in range(RESULTS):
+            acc[i] = weight[i & (FILTERS - 1)]
 
         row = int32(0)
         kd, kh = int32(0), int32(0)  # of the row that is computed

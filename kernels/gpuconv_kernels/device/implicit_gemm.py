@@ -30,8 +30,8 @@ offset) is computed once for the tile and kept in shared memory; a new tap adds 
 to all of them and compares with the extents of the input, and a new step within a tap only adds
 ``depth``. Taps are counted like the digits of an odometer, so the loop contains no division.
 
-Bias and activation are applied to the registers before they are stored. Where the tiles are too
-few for the device, ``parts`` blocks share the sum of one tile and device/parts.py adds them up.
+Bias and short activations are applied to the registers before they are stored. Where the tiles are
+too few for the device, ``parts`` blocks share the sum of a tile and device/parts.py adds them up.
 backward_input is the same kernel: each of its phases is a convolution of ``dy`` with weights
 transposed by device/transpose.py, whose pads may be negative and whose results go to every
 ``stride``-th position of ``dx``.
@@ -51,6 +51,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuconv_kernels.device.activations import add_bias_activate
 from gpuconv_kernels.device.functions import forward_function
 from gpuconv_kernels.device.launch import ceil_div, is_aligned, launch
 from gpuconv_kernels.device.parts import add_parts
@@ -82,6 +83,11 @@ from gpuconv_kernels.device.tiles import (
 from gpuconv_kernels.device.transpose import pack_backward_weights, packed_phases
 
 Array = Any
+
+FUSED = frozenset({"relu", "relu6", "leaky_relu", "hard_sigmoid"})
+"""Activations of a few instructions, applied to the registers. The code of the others is so long
+that the compiler would not unroll the loop over a thread's results, which then had to lie in local
+memory: they take a pass of their own."""
 
 
 @functools.cache
@@ -512,9 +518,10 @@ def _convolve(
     vector_x = problem.channels % run == 0 and is_aligned(x)
     into = partial if split else y
     vector_w = problem.filters % run == 0 and is_aligned(w, into) and w_first % run == 0
+    fused = kind if kind in FUSED and not split else None
     down, across = ceil_div(problem.pixels, tile.rows), ceil_div(problem.filters, tile.columns)
     launch(
-        _kernel(dtype, tile, vector_x, vector_w, None if split else kind, split, wide),
+        _kernel(dtype, tile, vector_x, vector_w, fused, split, wide),
         down * across * problem.groups * parts,
         tile.threads,
         x,
@@ -537,6 +544,8 @@ def _convolve(
     )
     if split:
         add_parts(partial, bias, y, problem, parts, kind, alpha)
+    elif kind is not None and fused is None:
+        add_bias_activate(y, None, kind, alpha)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -563,7 +572,7 @@ def catalogue() -> Iterator[KernelSpec]:
     )
     others = (
         (True, True, "relu", False, False),
-        (True, True, "tanh", False, False),
+        (True, True, "hard_sigmoid", False, False),
         (False, True, None, False, False),
         (True, False, None, False, False),
         (True, True, None, False, True),
