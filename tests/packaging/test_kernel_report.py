@@ -53,7 +53,7 @@ def test_every_kernel_is_in_a_catalogue() -> None:
 
 
 def test_kernels_of_the_kept_file_stay_in_registers(report: Any) -> None:
-    """Whatever compiles here or not: the file knows no kernel that is gone, and none that spills."""
+    """Whatever compiles here or not: it holds no kernel that is gone, and none that spills."""
     table = kernel_figures.read(report.KEPT).table
     assert len(table) > 200
     assert set(table) <= {name for _, name in kernel_figures.selected()}
