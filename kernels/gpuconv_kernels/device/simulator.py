@@ -6,6 +6,9 @@ once in a thousand launches. Here the look-up happens under a lock, and takes th
 its frame alone: the simulator formats a whole traceback for it. New arrays are full of NaN (or the
 largest integer), so that what is read before it is written shows.
 
+A device function that one thread leaves loses its ``cuda`` for the others; here the last to leave
+puts it back.
+
 Its main thread asks in a busy loop whether all threads of a block have reached a barrier, and
 takes most of the time of a launch by it. Here the last thread to arrive wakes the others. As in the
 simulator, threads that have ended are not waited for, and an exception in one thread ends all.
@@ -13,9 +16,11 @@ simulator, threads that have ended are not waited for, and an exception in one t
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,6 +29,7 @@ from numba.np import numpy_support
 
 def mend() -> None:
     """Replace the simulator's shared arrays and its barriers."""
+    from numba.cuda.simulator import kernel
     from numba.cuda.simulator.kernel import BlockManager, BlockThread
     from numba.cuda.simulator.kernelapi import FakeCUDAShared
 
@@ -52,6 +58,7 @@ def mend() -> None:
             self.abort = True
             raise RuntimeError("another thread of the block has failed")
 
+    kernel.swapped_cuda_module = _swapped_cuda_module  # type: ignore[assignment]
     FakeCUDAShared.array = _shared_array  # type: ignore[method-assign]
     BlockThread.run = run  # type: ignore[method-assign]
     BlockThread.syncthreads = syncthreads  # type: ignore[method-assign]
@@ -94,6 +101,34 @@ class _Gathering:
 
 
 _LOCK = threading.Lock()
+_swapped: dict[int, tuple[int, tuple[str, ...]]] = {}
+
+
+@contextlib.contextmanager
+def _swapped_cuda_module(function: Any, simulated: Any) -> Iterator[None]:
+    """Let the module of a function see the simulated ``cuda`` while any thread is inside.
+
+    The simulator's own puts the real one back when the first thread leaves, whoever else is
+    still in the function.
+    """
+    from numba import cuda
+
+    names_of = function.__globals__
+    with _LOCK:
+        inside, names = _swapped.get(id(names_of), (0, ()))
+        if not inside:
+            names = tuple(name for name, value in names_of.items() if value is cuda)
+            names_of.update(dict.fromkeys(names, simulated))
+        _swapped[id(names_of)] = (inside + 1, names)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            inside, names = _swapped.pop(id(names_of))
+            if inside > 1:
+                _swapped[id(names_of)] = (inside - 1, names)
+            else:
+                names_of.update(dict.fromkeys(names, cuda))
 
 
 def _shared_array(self: Any, shape: Any, dtype: Any, alignment: int | None = None) -> Any:
