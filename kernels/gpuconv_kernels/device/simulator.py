@@ -17,6 +17,7 @@ simulator, threads that have ended are not waited for, and an exception in one t
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import sys
 import threading
@@ -27,8 +28,12 @@ import numpy as np
 from numba.np import numpy_support
 
 
+@functools.cache
 def mend() -> None:
-    """Replace the simulator's shared arrays and its barriers."""
+    """Replace the simulator's shared arrays, barriers and swaps; once, however often it is called.
+
+    A second time would wrap what is wrapped, and a thread that ends would count twice.
+    """
     from numba.cuda.simulator import kernel
     from numba.cuda.simulator.kernel import BlockManager, BlockThread
     from numba.cuda.simulator.kernelapi import FakeCUDAShared
