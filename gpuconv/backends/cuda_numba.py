@@ -31,14 +31,10 @@ from gpuconv_kernels.device import (
     random_numbers,
     reductions,
     softmax,
-    target,
     transpose,
     updates,
     weight_gradient,
 )
-
-# Small layers fill few multiprocessors; Numba would warn of each.
-target.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 
 
 class CudaNumba(Engine):

@@ -16,7 +16,8 @@ from gpuconv.backends.base import Plan, Refusal
 from gpuconv.backends.device_profile import DeviceProfile
 from gpuconv.backends.units import in_bytes
 from gpuconv.geometry import ConvGeometry, PoolGeometry
-from gpuconv_kernels.device import depthwise_gradient, direct, implicit_gemm, weight_gradient
+from gpuconv_kernels.device import depthwise_gradient, implicit_gemm, weight_gradient
+from gpuconv_kernels.device.direct_plans import supports, supports_backward_input, tile_extents
 from gpuconv_kernels.device.tiles import Choice
 from gpuconv_kernels.device.transpose import packed_elements
 
@@ -87,7 +88,7 @@ def _input_ways(
     """Forward, and backward_input, which is a forward of ``dy`` for each phase of the stride."""
     backward = op == "conv_backward_input"
     phases = [p.geometry for p in g.backward_input_phases if p.geometry] if backward else [g]
-    refused = (direct.supports_backward_input if backward else direct.supports)(g, dtype)
+    refused = (supports_backward_input if backward else supports)(g, dtype)
     if refused is None:
         yield Way("direct", _direct(profile, op, g, dtype, max(len(phases), 1)))
     packed = packed_elements(g) if backward else 0
@@ -130,9 +131,9 @@ def _direct(
         tile = depthwise_gradient.tile_extents(g, dtype)
     elif op == "conv_backward_input":
         phases = [p.geometry for p in g.backward_input_phases if p.geometry]
-        tile = direct.tile_extents(phases[0], dtype) if phases else g.input
+        tile = tile_extents(phases[0], dtype) if phases else g.input
     else:
-        tile = direct.tile_extents(g, dtype)
+        tile = tile_extents(g, dtype)
     return cost.direct(profile, op, g, dtype, tile, launches)
 
 

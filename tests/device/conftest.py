@@ -14,16 +14,8 @@ import numpy as np
 import pytest
 
 from gpuconv.backends import cuda_probe
-from gpuconv_kernels.device import target
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
-
-if SIMULATED:
-    from gpuconv_kernels.device.simulator import mend
-
-    mend()  # for files of kernels that do not import what calls it
-else:
-    target.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # tests launch small grids on purpose
 
 collect_ignore_glob = [] if SIMULATED or cuda_probe.probe_cuda().available else ["test_*.py"]
 

@@ -13,7 +13,7 @@ from gpuconv.geometry import ConvGeometry, resolve_padding
 from gpuconv.testing import reference
 from gpuconv.testing.cases import CONV_CASES, small_integers
 from gpuconv.testing.tolerances import assert_close, assert_exact
-from gpuconv_kernels.device import direct, halo
+from gpuconv_kernels.device import direct, direct_plans, halo
 from gpuconv_kernels.device.target import SIMULATED
 
 CASES = [case for case in CONV_CASES if case.padding_mode == "zeros"]
@@ -91,22 +91,22 @@ def check_backward_input(memory, rng, g, dtype="float32"):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_forward_case(memory, rng, case):
     g = geometry_of(case)
-    if g.in_channels // g.groups > direct.MAX_CHANNELS:
-        assert "channels a group" in direct.supports(g, "float32")
+    if g.in_channels // g.groups > direct_plans.MAX_CHANNELS:
+        assert "channels a group" in direct_plans.supports(g, "float32")
         return
-    assert direct.supports(g, "float32") is None
+    assert direct_plans.supports(g, "float32") is None
     check_forward(memory, rng, g)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_backward_input_case(memory, rng, case):
     g = geometry_of(case)
-    if g.out_channels // g.groups > direct.MAX_CHANNELS:
-        reason = direct.supports_backward_input(g, "float32")
+    if g.out_channels // g.groups > direct_plans.MAX_CHANNELS:
+        reason = direct_plans.supports_backward_input(g, "float32")
         reached = any(phase.geometry is not None for phase in g.backward_input_phases)
         assert reason is None if not reached else "channels a group" in reason
         return
-    assert direct.supports_backward_input(g, "float32") is None
+    assert direct_plans.supports_backward_input(g, "float32") is None
     check_backward_input(memory, rng, g)
 
 
@@ -138,7 +138,7 @@ def test_remainders(memory, rng, name):
     x_shape, kernel, filters, options = SHAPES[name]
     g = geometry(x_shape, kernel, filters, **options)
     check_forward(memory, rng, g, dtype)
-    if g.out_channels // g.groups <= direct.MAX_CHANNELS:
+    if g.out_channels // g.groups <= direct_plans.MAX_CHANNELS:
         check_backward_input(memory, rng, g, dtype)
 
 
@@ -174,10 +174,10 @@ def test_weights_in_several_stages(memory, rng, monkeypatch, stride):
     """As where the weights of all kernel rows do not fit into shared memory together."""
     g = geometry((1, 5, 6, 2), (4, 3), 6, stride=stride, pads=2)
     monkeypatch.setattr(halo, "SHARED_BYTES", 1100)
-    direct._plan.cache_clear()
-    plan = direct._plan(g, "float32")
+    direct_plans.plan_of.cache_clear()
+    plan = direct_plans.plan_of(g, "float32")
     check_forward(memory, rng, g)
-    direct._plan.cache_clear()
+    direct_plans.plan_of.cache_clear()
     assert plan.rows < 4
     assert 4 % plan.rows or plan.rows > 1
 
@@ -185,27 +185,27 @@ def test_weights_in_several_stages(memory, rng, monkeypatch, stride):
 def test_the_usual_tile_of_the_device(memory, rng, monkeypatch):
     """The threads and registers of the hardware, whatever runs this."""
     if SIMULATED:
-        monkeypatch.setattr(direct, "_THREADS", 256)
-        monkeypatch.setattr(direct, "_MAX_LANE_BITS", 3)
-        monkeypatch.setattr(direct, "SIMULATED", False)
-        direct._plan.cache_clear()
+        monkeypatch.setattr(direct_plans, "THREADS", 256)
+        monkeypatch.setattr(direct_plans, "_MAX_LANE_BITS", 3)
+        monkeypatch.setattr(direct_plans, "SIMULATED", False)
+        direct_plans.plan_of.cache_clear()
         direct._kernel.cache_clear()
     try:
         g = geometry((1, 5, 9, 3), (3, 3), 18, stride=(1, 2), pads=1)
-        plan = direct._plan(g, "float32")
+        plan = direct_plans.plan_of(g, "float32")
         assert (plan.variant.run, plan.variant.vectors, plan.variant.vector) == (8, 2, 4)
         assert plan.variant.taps == 3
         check_forward(memory, rng, g)
     finally:
-        direct._plan.cache_clear()
+        direct_plans.plan_of.cache_clear()
         direct._kernel.cache_clear()
 
 
 def test_refusals_say_why():
     many = geometry((1, 5, 5, 9), (3, 3), 4)
-    assert "up to 8 channels a group, here there are 9" in direct.supports(many, "float32")
+    assert "up to 8 channels a group, here there are 9" in direct_plans.supports(many, "float32")
     wide = geometry((1, 3000, 3000, 8), (3, 3), 4, dilation=999)
-    assert "48 KiB of shared memory" in direct.supports(wide, "float32")
+    assert "48 KiB of shared memory" in direct_plans.supports(wide, "float32")
     with pytest.raises(ValueError, match="Received: ConvGeometry"):
         direct.conv_forward(*[np.zeros(1, "float32")] * 4, wide)
 
@@ -215,7 +215,7 @@ def test_shared_memory_is_never_exceeded():
         for groups in (1, c):
             for dtype in ("float32", "float64"):
                 g = geometry((2, 224, 224, c), (k, k), 64 * c, s, k // 2, d, groups)
-                plan = direct._plan(g, dtype)
+                plan = direct_plans.plan_of(g, dtype)
                 if isinstance(plan, str):
                     continue
                 numbers = plan.channels * halo.odd(int(np.prod(plan.halo)))

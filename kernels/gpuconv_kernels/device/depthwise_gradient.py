@@ -17,9 +17,9 @@ There are no atomics, so the same inputs give the same bits. Kernel rows (and ch
 that do not fit into a thread's registers are other blocks. The kernel's width and stride are
 constants of the compiled code where they are usual; else each tap counts as a row.
 
-Limits: at most ``direct.MAX_CHANNELS`` input channels a group; the smallest tile must fit into
-48 KiB; ``supports`` says why not. An input of infinity or NaN may reach taps that meet it only in
-outputs past the last of a row.
+Limits: at most ``direct_plans.MAX_CHANNELS`` input channels a group; the smallest tile must fit
+into 48 KiB; ``supports`` says why not. An input of infinity or NaN may reach taps that meet it only
+in outputs past the last of a row.
 
 Source: the two-stage sum is that of Harris 2007, "Optimizing Parallel Reduction in CUDA".
 """
@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.device import halo
-from gpuconv_kernels.device.direct import MAX_CHANNELS
+from gpuconv_kernels.device.direct_plans import MAX_CHANNELS
 from gpuconv_kernels.device.halo import TRIPLE, Extents, int32, int64, integers, uint32, uint64
 from gpuconv_kernels.device.launch import Array, ceil_div, elementwise_grid, launch
 from gpuconv_kernels.device.target import SIMULATED, KernelSpec, compiled, cuda, flat, real, types

@@ -23,8 +23,8 @@ The gradient with respect to the input runs on the same kernel: each phase of a 
 convolution of ``dy`` with some taps in reverse order, whose results lie ``stride`` apart in ``dx``.
 The weights are read where they lie, through strides; there is no workspace.
 
-Limits: at most ``MAX_CHANNELS`` input channels a group (for the gradient: filters a group); the
-smallest tile must fit into 48 KiB. ``supports`` says why not. One to three spatial dimensions, any
+Limits: at most 8 input channels a group (for the gradient: filters a group); the smallest tile must
+fit into 48 KiB. direct_plans.py decides it and says why not. One to three spatial dimensions, any
 stride, pads (also negative ones), dilation and groups.
 
 Source: Li et al. 2016, "Performance Analysis of GPU-based Convolutional Neural Networks"
@@ -37,17 +37,17 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpuconv_kernels.device import halo
+from gpuconv_kernels.device import direct_plans, halo
+from gpuconv_kernels.device.direct_plans import UNROLLED, Variant, plan_of
 from gpuconv_kernels.device.functions import forward_function
 from gpuconv_kernels.device.halo import TRIPLE, Extents, int32, int64, integers, uint32, uint64
 from gpuconv_kernels.device.launch import Array, ceil_div, elementwise_grid, is_aligned, launch
 from gpuconv_kernels.device.target import (
-    SIMULATED,
+    ALIGNMENT,
     KernelSpec,
     compiled,
     copy16,
@@ -59,63 +59,9 @@ from gpuconv_kernels.device.target import (
     types,
 )
 
-MAX_CHANNELS = 8
-"""Input channels of a group; with more, implicit GEMM reuses its inputs better."""
-
-_THREADS = 16 if SIMULATED else 256
-_MAX_LANE_BITS = 1 if SIMULATED else 3  # of threads that hold neighbouring filters, 16 bytes each
-_UNROLLED = (3, 5, 7)  # kernel widths; with stride 1 or 2 and no dilation
 _FUSED = (
     "relu", "relu6", "leaky_relu", "elu", "selu", "sigmoid", "hard_sigmoid", "tanh", "exponential"
 )  # fmt: skip
-_ALIGNMENT = None if SIMULATED else 16  # of shared memory; the simulator takes no number
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What is a constant of the compiled kernel.
-
-    Attributes:
-        run: outputs of a thread along the width, ``P``.
-        vectors, vector: a thread has ``vectors`` runs of ``vector`` neighbouring filters.
-        taps, stride, dilation: along the width, if the loop over taps is unrolled, else 0.
-    """
-
-    run: int
-    vectors: int
-    vector: int
-    taps: int
-    stride: int
-    dilation: int
-
-    def __str__(self) -> str:
-        taps = f"taps {self.taps}/{self.stride}" if self.taps else "any taps"
-        return f"{self.run}x{self.vectors * self.vector}, {taps}"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How one convolution is cut into blocks.
-
-    Attributes:
-        variant: of the kernel.
-        lane_bits: binary logarithm of how many threads stand side by side in filters.
-        tile, halo: outputs of a block and inputs that it reads.
-        channels: input channels of a tile.
-        rows: kernel rows whose weights are staged at a time.
-    """
-
-    variant: Variant
-    lane_bits: int
-    tile: Extents
-    halo: Extents
-    channels: int
-    rows: int
-
-    @property
-    def width(self) -> int:
-        """Filters of a block."""
-        return self.variant.vectors * self.variant.vector << self.lane_bits
 
 
 # --- kernel ----------------------------------------------------------------------------
@@ -172,7 +118,7 @@ def _kernel_function(dtype: str, variant: Variant, kind: str | None, threads: in
         # with the halo; cut (lane bits, channels of a tile, their bits in loads, plane, kernel
         # rows of a stage, parts of the filters, runs of a tile); weight_steps: see conv_forward;
         # place, place_steps: extents of the array that y is, steps and offsets in it
-        shared = cuda.shared.array(0, number, alignment=_ALIGNMENT)
+        shared = cuda.shared.array(0, number, alignment=ALIGNMENT)
         acc = cuda.local.array(RESULTS, number)
         weight = cuda.local.array(FILTERS, number)
         thread = int32(cuda.threadIdx.x)
@@ -360,118 +306,8 @@ def _zero_kernel(dtype: str) -> Any:
 
 @functools.cache
 def _kernel(dtype: str, variant: Variant, kind: str | None) -> Any:
-    function = _kernel_function(dtype, variant, kind, _THREADS)
-    return compiled(function, _THREADS, _min_blocks(dtype, variant))
-
-
-# --- plans -----------------------------------------------------------------------------
-
-
-def supports(geometry: Any, dtype: str) -> str | None:
-    """Return why :func:`conv_forward` cannot compute this convolution, or None if it can."""
-    plan = _plan(geometry, dtype)
-    return plan if isinstance(plan, str) else None
-
-
-def supports_backward_input(geometry: Any, dtype: str) -> str | None:
-    """Return why :func:`conv_backward_input` cannot compute this, or None if it can."""
-    for phase in geometry.backward_input_phases:
-        if phase.geometry is not None:
-            reason = supports(phase.geometry, dtype)
-            if reason is not None:
-                return reason
-    return None
-
-
-def tile_extents(geometry: Any, dtype: str) -> tuple[int, ...]:
-    """Return the extents of a block's outputs, one for each spatial dimension.
-
-    Raises:
-        ValueError: :func:`supports` gives a reason why not.
-    """
-    plan = _plan(geometry, dtype)
-    if isinstance(plan, str):
-        raise ValueError(f"{plan}. Received: {geometry}")
-    return plan.tile[3 - len(geometry.kernel) :]
-
-
-@functools.lru_cache(maxsize=4096)
-def _plan(geometry: Any, dtype: str) -> Plan | str:
-    g = geometry
-    group_channels, group_filters = g.in_channels // g.groups, g.out_channels // g.groups
-    if group_channels > MAX_CHANNELS:
-        return (
-            f"direct convolution takes up to {MAX_CHANNELS} channels a group, here there are "
-            f"{group_channels}"
-        )
-    variant = _variant(g, dtype)
-    each = variant.vectors * variant.vector
-    # Lanes side by side: enough for the filters, at most a warp of single ones.
-    most = _MAX_LANE_BITS if variant.vector > 1 else halo.TEAM_BITS
-    lane_bits = halo.bits_for(ceil_div(g.out_channels, each), most)
-    least_bits = min(lane_bits, 3)  # 8 lanes and more read whole sectors of 32 bytes
-    while lane_bits >= least_bits:
-        plan = _plan_with(g, dtype, variant, lane_bits, group_channels, group_filters)
-        if plan is not None:
-            return plan
-        lane_bits -= 1
-    return (
-        f"the smallest tile of input that direct convolution could use needs more than the "
-        f"{halo.SHARED_BYTES // 1024} KiB of shared memory of a block"
-    )
-
-
-def _plan_with(
-    g: Any, dtype: str, variant: Variant, lane_bits: int, group_channels: int, group_filters: int
-) -> Plan | None:
-    itemsize = np.dtype(dtype).itemsize
-    each = variant.vectors * variant.vector
-    width = each << lane_bits
-    kernel, stride = halo.volume(g.kernel, 1), halo.volume(g.stride, 1)
-    dilation = halo.volume(g.dilation, 1)
-    rows = kernel[0] * kernel[1]
-    row_bytes = group_channels * kernel[2] * width * itemsize
-    channels = halo.tile_channels(g.out_channels, width, group_channels, group_filters)
-    room = halo.SHARED_BYTES - row_bytes
-    if room <= 0:
-        return None
-
-    def halo_of(tile: Extents) -> Extents:
-        return halo.convolution_halo(tile, kernel, stride, dilation)
-
-    slots = _THREADS >> lane_bits
-    products = variant.run * each * math.prod(kernel) * group_channels
-    tile = halo.choose_tile(
-        halo.volume(g.output, 1),
-        slots,
-        variant.run,
-        halo_of,
-        room // (channels * itemsize),
-        load_cost=16 * channels,
-        slot_cost=(products + 8 * variant.run * each + 100) << lane_bits,
-    )
-    if tile is None:
-        return None
-    around = halo_of(tile)
-    room = halo.SHARED_BYTES - channels * halo.odd(math.prod(around)) * itemsize
-    stage = max(1, min(rows, room // row_bytes))
-    return Plan(variant, lane_bits, tile, around, channels, stage)
-
-
-def _variant(g: Any, dtype: str) -> Variant:
-    wide = lanes(dtype)
-    run = 2 if SIMULATED else {"float32": 8, "float64": 4}[dtype]
-    group_filters = g.out_channels // g.groups
-    vectors, vector = 1, 1
-    if g.groups == 1:
-        # 8 filters a thread, or, where there are few, 16 bytes of them.
-        vectors, vector = (8 // wide if g.out_channels > 16 and not SIMULATED else 1), wide
-    elif group_filters % wide == 0:
-        vector = wide
-    taps, stride, dilation = g.kernel[-1], g.stride[-1], g.dilation[-1]
-    if taps not in _UNROLLED or stride > 2 or dilation > 1:
-        taps, stride, dilation = 0, 0, 0  # in a loop, whatever they are
-    return Variant(run, vectors, vector, taps, stride, dilation)
+    function = _kernel_function(dtype, variant, kind, direct_plans.THREADS)
+    return compiled(function, direct_plans.THREADS, _min_blocks(dtype, variant))
 
 
 # --- launchers -------------------------------------------------------------------------
@@ -491,7 +327,7 @@ def conv_forward(
     ``kind`` and ``alpha`` name the function that is applied to the sums (functions.py), or None.
 
     Raises:
-        ValueError: :func:`supports` gives a reason why not.
+        ValueError: ``direct_plans.supports`` gives a reason why not.
     """
     g = geometry
     # The first weight, steps along depth, height, width, channels of a group, groups, filters.
@@ -510,7 +346,7 @@ def conv_backward_input(dy: Array, w: Array, dx: Array, geometry: Any) -> None:
     workspace.
 
     Raises:
-        ValueError: :func:`supports_backward_input` gives a reason why not.
+        ValueError: ``direct_plans.supports_backward_input`` gives a reason why not.
     """
     g = geometry
     filters = g.out_channels
@@ -552,12 +388,12 @@ def _convolve(
     alpha: float,
 ) -> None:
     dtype = str(x.dtype)
-    plan = _plan(g, dtype)
+    plan = plan_of(g, dtype)
     if isinstance(plan, str):
         raise ValueError(f"{plan}. Received: {g}")
     if g.batch == 0:
         return
-    variant = plan.variant
+    variant, threads = plan.variant, direct_plans.THREADS
     wide = g.out_channels % variant.vector == 0 and is_aligned(y)
     output, tile = halo.volume(g.output, 1), plan.tile
     tiles, parts = halo.tiles_of(output, tile), ceil_div(g.out_channels, plan.width)
@@ -569,7 +405,7 @@ def _convolve(
     launch(
         _kernel(dtype, variant, kind),
         g.batch * math.prod(tiles) * parts,
-        _THREADS,
+        threads,
         x,
         w,
         w if bias is None else bias,
@@ -599,9 +435,7 @@ def _convolve(
         integers(*output),
         integers(*place_steps),
         integers(*place),
-        shared_bytes=max(
-            weights + plan.channels * plane, _chunk(dtype, variant, _THREADS) * _THREADS
-        )
+        shared_bytes=max(weights + plan.channels * plane, _chunk(dtype, variant, threads) * threads)
         * itemsize,
     )
 
@@ -610,7 +444,7 @@ def catalogue() -> Iterator[KernelSpec]:
     """Yield every kernel of this file as it is used."""
     for dtype, run in (("float32", 8), ("float64", 4)):
         vector = lanes(dtype)
-        taps = [(0, 0, 0), *((k, s, 1) for k, s in itertools.product(_UNROLLED, (1, 2)))]
+        taps = [(0, 0, 0), *((k, s, 1) for k, s in itertools.product(UNROLLED, (1, 2)))]
         for filters in ((1, 1), (1, vector), (8 // vector, vector)):
             for constants in taps:
                 yield _spec(dtype, Variant(run, *filters, *constants), None)

@@ -57,6 +57,7 @@ from gpuconv_kernels.device.launch import ceil_div, is_aligned, launch
 from gpuconv_kernels.device.parts import add_parts
 from gpuconv_kernels.device.spatial import Spatial, int32s, product, spatial
 from gpuconv_kernels.device.target import (
+    ALIGNMENT,
     KernelSpec,
     compiled,
     copy16,
@@ -67,7 +68,6 @@ from gpuconv_kernels.device.target import (
     types,
 )
 from gpuconv_kernels.device.tiles import (
-    ALIGNMENT,
     Choice,
     Tile,
     blocks_of,
@@ -75,6 +75,7 @@ from gpuconv_kernels.device.tiles import (
     divide,
     first_result,
     outer_products,
+    place_of_block,
     quotients,
     require_shape,
     settle,
@@ -168,13 +169,8 @@ def define(
 
         thread = int32(cuda.threadIdx.x)
         block = int32(cuda.blockIdx.x)
-        rest = divide(block, tiles_across)
-        column_0 = int32((block - rest * tiles_across) * tile_columns)
-        block = rest
-        rest = divide(block, tiles_down)
-        down = int32(block - rest * tiles_down)
-        part = divide(rest, groups)
-        group = int32(rest - part * groups)
+        across, down, part, group = place_of_block(block, tiles_across, tiles_down, groups)
+        column_0 = int32(across * tile_columns)
         pixel_0 = index(down * tile_rows)
         first_filter = int32(group * filters + column_0)
         filters_here = int32(filters - column_0)  # the tile's, and those beyond it
@@ -321,12 +317,8 @@ def define(
                         staged_x[to + (q * pitch + v * x_pace)] = next_x[v * run + q]
                 for v in range(w_loads):
                     if w_whole or int32(w_k + v * w_pace) < depth:
-                        copy16(
-                            staged_w,
-                            int32(now * w_stage + w_write + v * w_pace * tile_columns),
-                            next_w,
-                            v * run,
-                        )
+                        into_w = int32(now * w_stage + w_write + v * w_pace * tile_columns)
+                        copy16(staged_w, into_w, next_w, v * run)
             cuda.syncthreads()
 
         # Rows of the thread are `row_step` apart in runs, columns `column_step`.

@@ -29,7 +29,15 @@ import numpy as np
 from gpuconv_kernels.device.functions import exp, log, quiet
 from gpuconv_kernels.device.launch import ceil_div, launch
 from gpuconv_kernels.device.reductions import MIN_BLOCKS, unsigned
-from gpuconv_kernels.device.target import SIMULATED, KernelSpec, compiled, cuda, flat, types
+from gpuconv_kernels.device.target import (
+    SIMULATED,
+    KernelSpec,
+    compiled,
+    cuda,
+    flat,
+    inlined,
+    types,
+)
 
 Array = Any
 
@@ -87,30 +95,55 @@ def _by_rows(kernel: Any, shape: tuple[int, ...], *arrays: Array) -> None:
     launch(kernel, ceil_div(rows, deep), (group, deep), *arrays, rows, classes)
 
 
-@functools.cache
-def _functions(dtype: str) -> tuple[Any, Any]:
-    """``larger(a, b)``, NaN if either is; ``shifted_exp(x, top)``."""
+@quiet
+def larger(a, b):  # type: ignore[no-untyped-def]
+    """The larger number, NaN if either is."""
+    return b if b > a or b != b else a
 
-    def larger(a, b):  # type: ignore[no-untyped-def]
-        return b if b > a or b != b else a
 
-    def shifted_exp(x, top):  # type: ignore[no-untyped-def]
-        return exp(x - top)
+@quiet
+def shifted_exp(x, top):  # type: ignore[no-untyped-def]
+    """``exp(x - top)``."""
+    return exp(x - top)
 
-    return quiet(larger), quiet(shifted_exp)
+
+@inlined
+def largest_of_row(held, slot, value):  # type: ignore[no-untyped-def]
+    """The largest ``value`` of the threads of a row; ``held`` is needed until all have read it."""
+    held[slot] = value
+    cuda.syncthreads()
+    half = cuda.blockDim.x // 2
+    while half > 0:
+        if cuda.threadIdx.x < half:
+            held[slot] = larger(held[slot], held[slot + half])
+        cuda.syncthreads()
+        half //= 2
+    return held[slot - cuda.threadIdx.x]
+
+
+@inlined
+def sum_of_row(held, slot, value):  # type: ignore[no-untyped-def]
+    """The sum of ``value`` over the threads of a row, in a fixed order; ``held`` as above."""
+    held[slot] = value
+    cuda.syncthreads()
+    half = cuda.blockDim.x // 2
+    while half > 0:
+        if cuda.threadIdx.x < half:
+            held[slot] += held[slot + half]
+        cuda.syncthreads()
+        half //= 2
+    return held[slot - cuda.threadIdx.x]
 
 
 def _softmax(dtype: str) -> Callable[..., None]:
     number = np.dtype(dtype).type
-    larger, shifted_exp = _functions(dtype)
     zero, lowest = number(0), number(-np.inf)
 
     def softmax_rows(x, y, rows, classes):  # type: ignore[no-untyped-def]
         held = cuda.shared.array(_THREADS, number)
         group, t = cuda.blockDim.x, cuda.threadIdx.x
         row = cuda.blockIdx.x * cuda.blockDim.y + cuda.threadIdx.y
-        first = cuda.threadIdx.y * group
-        slot = first + t
+        slot = cuda.threadIdx.y * group + t
         base = np.int64(row) * classes
         inside = row < rows
 
@@ -118,15 +151,7 @@ def _softmax(dtype: str) -> Callable[..., None]:
         if inside:
             for k in range(t, classes, group):
                 top = larger(top, x[unsigned(base + k)])
-        held[slot] = top
-        cuda.syncthreads()
-        half = group // 2
-        while half > 0:
-            if t < half:
-                held[slot] = larger(held[slot], held[slot + half])
-            cuda.syncthreads()
-            half //= 2
-        top = held[first]
+        top = largest_of_row(held, slot, top)
         cuda.syncthreads()  # all have read the maximum before sums take its place
 
         total = zero
@@ -135,16 +160,8 @@ def _softmax(dtype: str) -> Callable[..., None]:
                 value = shifted_exp(x[unsigned(base + k)], top)
                 y[unsigned(base + k)] = value
                 total += value
-        held[slot] = total
-        cuda.syncthreads()
-        half = group // 2
-        while half > 0:
-            if t < half:
-                held[slot] += held[slot + half]
-            cuda.syncthreads()
-            half //= 2
+        total = sum_of_row(held, slot, total)
         if inside:
-            total = held[first]
             for k in range(t, classes, group):
                 y[unsigned(base + k)] /= total
 
@@ -159,8 +176,7 @@ def _backward(dtype: str) -> Callable[..., None]:
         held = cuda.shared.array(_THREADS, number)
         group, t = cuda.blockDim.x, cuda.threadIdx.x
         row = cuda.blockIdx.x * cuda.blockDim.y + cuda.threadIdx.y
-        first = cuda.threadIdx.y * group
-        slot = first + t
+        slot = cuda.threadIdx.y * group + t
         base = np.int64(row) * classes
         inside = row < rows
 
@@ -168,16 +184,8 @@ def _backward(dtype: str) -> Callable[..., None]:
         if inside:
             for k in range(t, classes, group):
                 total += dy[unsigned(base + k)] * y[unsigned(base + k)]
-        held[slot] = total
-        cuda.syncthreads()
-        half = group // 2
-        while half > 0:
-            if t < half:
-                held[slot] += held[slot + half]
-            cuda.syncthreads()
-            half //= 2
+        total = sum_of_row(held, slot, total)
         if inside:
-            total = held[first]
             for k in range(t, classes, group):
                 at = unsigned(base + k)
                 dx[at] = y[at] * (dy[at] - total)
@@ -187,7 +195,6 @@ def _backward(dtype: str) -> Callable[..., None]:
 
 def _entropy(dtype: str, by_number: bool) -> Callable[..., None]:
     number = np.dtype(dtype).type
-    larger, shifted_exp = _functions(dtype)
     zero, lowest, nan = number(0), number(-np.inf), number(np.nan)
 
     @quiet
@@ -200,8 +207,7 @@ def _entropy(dtype: str, by_number: bool) -> Callable[..., None]:
         held = cuda.shared.array(_THREADS, number)
         group, t = cuda.blockDim.x, cuda.threadIdx.x
         row = cuda.blockIdx.x * cuda.blockDim.y + cuda.threadIdx.y
-        first = cuda.threadIdx.y * group
-        slot = first + t
+        slot = cuda.threadIdx.y * group + t
         base = np.int64(row) * classes
         inside = row < rows
 
@@ -209,15 +215,7 @@ def _entropy(dtype: str, by_number: bool) -> Callable[..., None]:
         if inside:
             for k in range(t, classes, group):
                 top = larger(top, logits[unsigned(base + k)])
-        held[slot] = top
-        cuda.syncthreads()
-        half = group // 2
-        while half > 0:
-            if t < half:
-                held[slot] = larger(held[slot], held[slot + half])
-            cuda.syncthreads()
-            half //= 2
-        top = held[first]
+        top = largest_of_row(held, slot, top)
         cuda.syncthreads()  # all have read the maximum before sums take its place
 
         total = zero
@@ -226,15 +224,7 @@ def _entropy(dtype: str, by_number: bool) -> Callable[..., None]:
                 value = shifted_exp(logits[unsigned(base + k)], top)
                 probabilities[unsigned(base + k)] = value
                 total += value
-        held[slot] = total
-        cuda.syncthreads()
-        half = group // 2
-        while half > 0:
-            if t < half:
-                held[slot] += held[slot + half]
-            cuda.syncthreads()
-            half //= 2
-        total = held[first]
+        total = sum_of_row(held, slot, total)
         cuda.syncthreads()  # the same before losses take the place of sums
 
         log_total = log(total) if inside else zero
@@ -253,16 +243,9 @@ def _entropy(dtype: str, by_number: bool) -> Callable[..., None]:
                 else:
                     losses[unsigned(row)] = log_total - (logits[unsigned(base + k)] - top)
         else:
-            held[slot] = loss
-            cuda.syncthreads()
-            half = group // 2
-            while half > 0:
-                if t < half:
-                    held[slot] += held[slot + half]
-                cuda.syncthreads()
-                half //= 2
+            loss = sum_of_row(held, slot, loss)
             if inside and t == 0:
-                losses[unsigned(row)] = held[slot]
+                losses[unsigned(row)] = loss
 
     return cross_entropy_rows
 
@@ -292,8 +275,7 @@ def _entropy_backward(dtype: str, by_number: bool) -> Callable[..., None]:
         held = cuda.shared.array(_THREADS, number)
         group, t = cuda.blockDim.x, cuda.threadIdx.x
         row = cuda.blockIdx.x * cuda.blockDim.y + cuda.threadIdx.y
-        first = cuda.threadIdx.y * group
-        slot = first + t
+        slot = cuda.threadIdx.y * group + t
         base = np.int64(row) * classes
         inside = row < rows
 
@@ -301,16 +283,8 @@ def _entropy_backward(dtype: str, by_number: bool) -> Callable[..., None]:
         if inside:
             for k in range(t, classes, group):
                 mass += number(targets[unsigned(base + k)])
-        held[slot] = mass
-        cuda.syncthreads()
-        half = group // 2
-        while half > 0:
-            if t < half:
-                held[slot] += held[slot + half]
-            cuda.syncthreads()
-            half //= 2
+        mass = sum_of_row(held, slot, mass)
         if inside:
-            mass = held[first]
             factor = number(scale[unsigned(row)])
             for k in range(t, classes, group):
                 at = unsigned(base + k)

@@ -20,6 +20,16 @@ config: Any = numba.config
 SIMULATED: bool = bool(config.ENABLE_CUDASIM)
 """Whether kernels run as Python threads on the CPU instead of on a device."""
 
+ALIGNMENT: int | None = None if SIMULATED else 16
+"""Of shared arrays that are read 16 bytes at a time; the simulator takes no number here."""
+
+if SIMULATED:
+    from gpuconv_kernels.device.simulator import mend
+
+    mend()
+else:
+    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small layers fill few multiprocessors; no news
+
 
 @dataclass(frozen=True)
 class KernelSpec:
@@ -115,3 +125,7 @@ else:
             return context.get_dummy_value()
 
         return types.void(destination, i, source, j), generate
+
+    # Without this the intrinsic counts as another one in every process, and no kernel that calls
+    # a device function with it is ever found in the cache on disk.
+    copy16._set_uuid("gpuconv_kernels.device.target.copy16")  # type: ignore[attr-defined]

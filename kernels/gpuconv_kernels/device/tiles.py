@@ -28,18 +28,6 @@ import numpy as np
 from gpuconv_kernels.device.launch import ceil_div
 from gpuconv_kernels.device.target import SIMULATED, copy16, cuda, inlined, lanes
 
-if SIMULATED:
-    from gpuconv_kernels.device.simulator import mend
-
-    mend()
-else:
-    # Without this the intrinsic counts as another one in every process, and no kernel that calls
-    # a device function with it is ever found in the cache on disk.
-    copy16._set_uuid("gpuconv_kernels.device.target.copy16")  # type: ignore[attr-defined]
-
-ALIGNMENT: int | None = None if SIMULATED else 16
-"""Of shared arrays that are read 16 bytes at a time; the simulator takes no number here."""
-
 
 @dataclass(frozen=True)
 class Tile:
@@ -287,6 +275,17 @@ def _divide_wide(a, b):  # type: ignore[no-untyped-def]
 def quotients(wide: bool) -> Any:
     """Return :func:`divide`, or the same for int64."""
     return _divide_wide if wide else divide
+
+
+@inlined
+def place_of_block(block, tiles_across, tiles_down, groups):  # type: ignore[no-untyped-def]
+    """Decode the number of a block: its tile across and down, the part of the sum, the group."""
+    rest = divide(block, tiles_across)
+    across = np.int32(block - rest * tiles_across)
+    above = divide(rest, tiles_down)
+    down = np.int32(rest - above * tiles_down)
+    part = divide(above, groups)
+    return across, down, part, np.int32(above - part * groups)
 
 
 @functools.cache

@@ -44,6 +44,7 @@ from gpuconv_kernels.device.launch import ceil_div, is_aligned, launch
 from gpuconv_kernels.device.parts import add_parts
 from gpuconv_kernels.device.spatial import Spatial, int32s, product, spatial
 from gpuconv_kernels.device.target import (
+    ALIGNMENT,
     KernelSpec,
     compiled,
     copy16,
@@ -54,7 +55,6 @@ from gpuconv_kernels.device.target import (
     types,
 )
 from gpuconv_kernels.device.tiles import (
-    ALIGNMENT,
     Choice,
     Tile,
     blocks_of,
@@ -62,6 +62,7 @@ from gpuconv_kernels.device.tiles import (
     divide,
     first_result,
     outer_products,
+    place_of_block,
     quotients,
     require_shape,
     settle,
@@ -160,13 +161,9 @@ def define(dtype: str, tile: Tile, vector_x: bool, vector_dy: bool, wide: bool) 
 
         thread = int32(cuda.threadIdx.x)
         block = int32(cuda.blockIdx.x)
-        rest = divide(block, tiles_across)
-        column_0 = int32((block - rest * tiles_across) * tile_columns)
-        block = rest
-        rest = divide(block, tiles_down)
-        row_0 = int32((block - rest * tiles_down) * tile_rows)
-        part = divide(rest, groups)
-        group = int32(rest - part * groups)
+        across, down, part, group = place_of_block(block, tiles_across, tiles_down, groups)
+        column_0 = int32(across * tile_columns)
+        row_0 = int32(down * tile_rows)
         first_filter = int32(group * filters + column_0)
         filters_here = int32(filters - column_0)  # the tile's, and those beyond it
         all_channels, all_filters = int32(groups * channels), int32(groups * filters)
