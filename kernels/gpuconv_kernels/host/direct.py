@@ -1,0 +1,401 @@
+"""Direct convolution on the micro-kernel: no columns, no padded copy of the input.
+
+A row of the product is an output pixel, a column a filter, and the sum runs over taps and channels.
+The micro-kernel is told where the channels of each of its pixels begin under each tap; where that
+is outside of the input, the address is that of zeros::
+
+    x, in place                   addresses of a tile             weights of a chunk, packed
+                                  of 6 pixels, 9 taps                             64 filters
+    .  .  .  .  .  .  .                                           tap, channel  +----------+
+    .  o--o--o  .  .  .    -->    tap 0: p0 p1 p2 p3 p4 p5  x     0,  0         |          |
+    .  o--o--o  .  .  .           tap 1: p0 p1 p2 p3 p4 p5        0,  1         |          |
+    .  o--o--o  .  .  .             ...        zeros, if out      ...           +----------+
+
+A task is a block of pixels and some of the filters. The sum is cut in chunks whose packed weights
+stay in the L1 cache while all pixels of the block stream by; the results wait in y (in L2) between
+chunks. The last chunk stores through bias and ReLU::
+
+    for 64 filters of the task:
+        for a chunk of taps and channels:
+            pack its weights                                 L1, about 24 KB
+            for 6 pixels of the block:                       x and y from L2
+                micro-kernel: 6 x 64 sums += chunk
+
+backward_input is the same kernel: each phase of the stride is a convolution of ``dy`` with some of
+the taps in reverse order, and its results lie ``stride`` apart in ``dx``; packing transposes the
+weights. Any stride, dilation, pads and groups, one to three dimensions.
+
+Source: Georganas et al. 2018, "Anatomy of High-Performance Deep Learning Convolutions on SIMD
+Architectures"; the chunks are those of Goto and van de Geijn 2008, "Anatomy of High-Performance
+Matrix Multiplication".
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuconv_kernels.device.spatial import three
+from gpuconv_kernels.host.memory import address, view, zeros
+from gpuconv_kernels.host.microkernel import RELU, micro_kernel, rows_for, vectors_for
+from gpuconv_kernels.host.parallel import run, take, threads
+from gpuconv_kernels.host.target import ITEMSIZE, Host, compiled, host, inlined
+
+Array = Any
+
+CHUNK_BYTES = 24 * 1024
+"""Packed weights that should stay in the L1 cache, with room for the pixels that stream by."""
+_BLOCK_PIXELS = 240
+"""Pixels of a block: enough to be worth packing for, few enough for their results to stay in L2."""
+_TASKS_A_THREAD = 4
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the work is cut.
+
+    Attributes:
+        vectors: of filters that are computed together.
+        pixels, blocks: of a block, and how many of them.
+        filters, parts: of a task, a multiple of the vectors' lanes, and how many of them.
+        taps, channels: of a chunk of the sum.
+    """
+
+    vectors: int
+    pixels: int
+    blocks: int
+    filters: int
+    parts: int
+    taps: int
+    channels: int
+
+
+@functools.lru_cache(maxsize=1024)
+def cut(
+    pixels: int,
+    taps: int,
+    channels: int,
+    filters: int,
+    groups: int,
+    dtype: str,
+    of: Host,
+    count: int,
+) -> Cut:
+    """Cut a product of pixels x (taps, channels) x filters for ``count`` threads."""
+    vectors = vectors_for(filters, dtype, of)
+    width, rows = vectors * of.lanes(dtype), rows_for(vectors, of)
+    steps = max(1, CHUNK_BYTES // (width * ITEMSIZE[dtype]))
+    if channels <= steps:
+        chunk_taps = -(-taps // -(-taps // min(taps, max(1, steps // max(channels, 1)))))
+        chunk_channels = channels
+    else:
+        chunk_taps, chunk_channels = 1, -(-channels // -(-channels // steps))
+    widths = -(-filters // width)
+    blocks = max(1, round(pixels / _BLOCK_PIXELS))
+    parts = 1
+    wanted = 1 if count == 1 else _TASKS_A_THREAD * count
+    while blocks * groups * parts < wanted and parts < widths:
+        parts = min(2 * parts, widths)
+    block = -(-pixels // blocks)
+    block = -(-block // rows) * rows
+    part = -(-widths // parts) * width
+    return Cut(
+        vectors, block, -(-pixels // block), part, -(-filters // part), chunk_taps, chunk_channels
+    )
+
+
+def workspace_bytes(geometry: Any, dtype: str) -> int:
+    """Bytes that :func:`conv_forward` needs beyond its arrays."""
+    g, of = geometry, host()
+    c = _cut_of(g, dtype)
+    rows, width = rows_for(c.vectors, of), c.vectors * of.lanes(dtype)
+    tiled = -(-c.pixels // rows) * rows
+    numbers = c.taps * c.channels * width + tiled * width + width
+    each = 8 * tiled * (math.prod(g.kernel) + 2) + ITEMSIZE[dtype] * numbers
+    working = min(threads(), c.blocks * c.parts * g.groups)
+    return int(working * each + g.in_channels * ITEMSIZE[dtype])
+
+
+def backward_input_workspace_bytes(geometry: Any, dtype: str) -> int:
+    """Bytes that :func:`conv_backward_input` needs beyond its arrays."""
+    phases = [p.geometry for p in geometry.backward_input_phases if p.geometry is not None]
+    return max((workspace_bytes(g, dtype) for g in phases), default=0)
+
+
+def _cut_of(g: Any, dtype: str) -> Cut:
+    pixels, taps = g.batch * math.prod(g.output), math.prod(g.kernel)
+    channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
+    return cut(max(pixels, 1), taps, channels, filters, g.groups, dtype, host(), threads())
+
+
+def conv_forward(
+    x: Array, w: Array, bias: Array | None, y: Array, geometry: Any, relu: bool = False
+) -> None:
+    """Write ``y`` (N, *out, F) from ``x`` (N, *in, C), ``w`` (*k, C/g, F) and ``bias`` (F,), if any.
+
+    ``w`` is contiguous, and so are the channels of ``x`` and the filters of ``y``; their other axes
+    have any steps.
+    """
+    g = geometry
+    channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
+    _, d, h = three(g.kernel, 1)
+    step = channels * g.out_channels
+    w_steps = (w.size, 0, h * d * step, h * step, step, g.out_channels, 1, filters)
+    _convolve(x, w, bias, y, g, w_steps, RELU if relu else 0)
+
+
+def conv_backward_input(dy: Array, w: Array, dx: Array, geometry: Any) -> None:
+    """Write ``dx`` (N, *in, C) from ``dy`` (N, *out, F) and ``w`` (*k, C/g, F), as above."""
+    g = geometry
+    channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
+    _, d, h = three(g.kernel, 1)
+    tap = channels * g.out_channels
+    steps = (h * d * tap, h * tap, tap)
+    for phase in g.backward_input_phases:
+        starts = zip(phase.offset, g.stride, strict=True)
+        index = (slice(None), *(slice(r, None, s) for r, s in starts))
+        part = dx[index]
+        if phase.geometry is None:  # no tap reaches it
+            part.fill(0)
+            continue
+        taps = ((0,),) * (3 - g.rank) + tuple(phase.taps)
+        first = sum(t[0] * step for t, step in zip(taps, steps, strict=True))
+        # Consecutive taps are the same number of positions apart.
+        along = [
+            (t[1] - t[0]) * step if len(t) > 1 else 0 for t, step in zip(taps, steps, strict=True)
+        ]
+        w_steps = (w.size, first, *along, 1, g.out_channels, filters)
+        _convolve(dy, w, None, part, phase.geometry, w_steps, 0)
+
+
+def _convolve(
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    y: Array,
+    g: Any,
+    w_steps: tuple[int, ...],
+    finish: int,
+) -> None:
+    if y.size == 0:
+        return
+    dtype = y.dtype.name
+    c = _cut_of(g, dtype)
+    nothing = zeros(g.in_channels * y.itemsize)
+    run(
+        convolution(dtype, host(), c.vectors),
+        c.blocks * g.groups * c.parts,
+        address(x),
+        address(w),
+        0 if bias is None else address(bias),
+        address(y),
+        address(nothing),
+        finish,
+        (g.batch, g.in_channels // g.groups, g.out_channels // g.groups, g.groups),
+        three(g.input, 1),
+        three(g.output, 1),
+        three(g.stride, 1),
+        three(g.dilation, 1),
+        three([lo for lo, _ in g.pads], 0),
+        three(g.kernel, 1),
+        (x.strides[0], *three(x.strides[1:-1], 0)),
+        (y.strides[0], *three(y.strides[1:-1], 0)),
+        w_steps,
+        (c.pixels, c.blocks, c.filters, c.parts, c.taps, c.channels),
+    )
+
+
+@functools.cache
+def convolution(dtype: str, host: Host, vectors: int) -> Any:
+    """Return the compiled kernel for filters in blocks of ``vectors`` vectors."""
+    return compiled(define(dtype, host, vectors), dtype, host, vectors)
+
+
+def define(dtype: str, host: Host, vectors: int) -> Callable[..., None]:
+    """Return the kernel as a plain function; see :func:`convolution`."""
+    rows = rows_for(vectors, host)
+    multiply = micro_kernel(dtype, host, rows, vectors)
+    width, itemsize = vectors * host.lanes(dtype), ITEMSIZE[dtype]
+    number, numbers, array = np.dtype(dtype).type, np.int64, view(dtype)
+
+    def convolve(  # type: ignore[no-untyped-def]
+        counter, tasks, x, w, bias, y, zeros, finish,
+        sizes, input, output, stride, dilation, before, kernel, x_steps, y_steps, w_steps, cut,
+    ):  # fmt: skip
+        # sizes: (images, channels of a group, filters of a group, groups); steps in bytes for x
+        # and y: (image, depth, height, width); in numbers for w: (size, first, depth, height,
+        # width, channel, filter, group); cut: (pixels of a block, blocks, filters of a part, parts,
+        # taps of a chunk, channels of a chunk)
+        images, channels, filters, groups = sizes
+        block, _, part, parts, chunk_taps, chunk_channels = cut
+        taps = kernel[0] * kernel[1] * kernel[2]
+        pixels = images * output[0] * output[1] * output[2]
+        tiles = -(-block // rows)
+        weights = array(w, w_steps[0])
+        biases = array(bias, filters * groups)
+        table = np.empty(tiles * taps * rows, numbers)  # where channels begin: tile, tap, row
+        places = np.empty(tiles * rows, numbers)  # where results go
+        targets = np.empty(tiles * rows, numbers)
+        packed = np.empty(chunk_taps * chunk_channels * width, number)
+        rest = np.empty(tiles * rows * width, number)  # results beside y's filters, or no pixel's
+        start = np.empty(width, number)
+        from_tap = np.empty(taps, numbers)
+        moved = np.empty(taps, numbers)
+        t = 0
+        for t0 in range(kernel[0]):
+            for t1 in range(kernel[1]):
+                for t2 in range(kernel[2]):
+                    from_tap[t] = w_steps[1] + t0 * w_steps[2] + t1 * w_steps[3] + t2 * w_steps[4]
+                    moved[t] = (
+                        t0 * dilation[0] * x_steps[1]
+                        + t1 * dilation[1] * x_steps[2]
+                        + t2 * dilation[2] * x_steps[3]
+                    )
+                    t += 1
+
+        located = -1
+        task = take(counter)
+        while task < tasks:
+            # Tasks of one block follow each other: its x stays in the cache.
+            of_filters, of_group = task % parts, task // parts % groups
+            at_block = task // (parts * groups)
+            first = at_block * block
+            here = min(block, pixels - first)
+            if at_block != located:
+                located = at_block
+                locate(
+                    table, places, first, here, rows, taps, x, y, zeros, moved,
+                    input, output, stride, dilation, before, kernel, x_steps, y_steps,
+                )  # fmt: skip
+            tiles_here = -(-here // rows)
+            for f in range(of_filters * part, min(of_filters * part + part, filters), width):
+                used = min(width, filters - f)
+                for j in range(used):
+                    start[j] = biases[of_group * filters + f + j] if bias else number(0)
+                for j in range(used, width):
+                    start[j] = number(0)
+                for i in range(tiles_here * rows):
+                    if used == width and i < here:
+                        targets[i] = places[i] + (of_group * filters + f) * itemsize
+                    else:
+                        targets[i] = rest.ctypes.data + i * width * itemsize
+                for tap in range(0, taps, chunk_taps):
+                    taps_here = min(chunk_taps, taps - tap)
+                    for c in range(0, channels, chunk_channels):
+                        count = min(chunk_channels, channels - c)
+                        pack_chunk(
+                            packed, weights, from_tap, tap, taps_here, count, used, width,
+                            c * w_steps[5] + f * w_steps[6] + of_group * w_steps[7],
+                            w_steps[5], w_steps[6],
+                        )  # fmt: skip
+                        last = tap + taps_here == taps and c + count == channels
+                        for i in range(tiles_here):
+                            multiply(
+                                table.ctypes.data + 8 * (i * taps + tap) * rows,
+                                taps_here,
+                                (of_group * channels + c) * itemsize,
+                                itemsize,
+                                packed.ctypes.data,
+                                0,
+                                width * itemsize,
+                                count,
+                                targets.ctypes.data + 8 * i * rows,
+                                start.ctypes.data,
+                                tap + c,
+                                finish if last else 0,
+                            )
+                if used < width:
+                    for i in range(here):
+                        results = array(places[i] + (of_group * filters + f) * itemsize, used)
+                        for j in range(used):
+                            results[j] = rest[i * width + j]
+            task = take(counter)
+
+    pack_chunk = _pack_chunk(dtype)
+    locate = _locate
+    return convolve
+
+
+@functools.cache
+def _pack_chunk(dtype: str) -> Any:
+    number = np.dtype(dtype).type
+
+    def pack(packed, weights, from_tap, tap, taps, count, used, width, offset, c_step, f_step):  # type: ignore[no-untyped-def]
+        """Weights (tap, channel, filter) -> one row of ``width`` filters after the other."""
+        to = 0
+        for t in range(tap, tap + taps):
+            first = from_tap[t] + offset
+            if f_step == 1:
+                for c in range(count):
+                    for j in range(used):
+                        packed[to + c * width + j] = weights[first + c * c_step + j]
+            else:
+                for j in range(used):
+                    for c in range(count):
+                        packed[to + c * width + j] = weights[first + c * c_step + j * f_step]
+            if used < width:
+                for c in range(count):
+                    for j in range(used, width):
+                        packed[to + c * width + j] = number(0)
+            to += count * width
+
+    return inlined(pack)
+
+
+@inlined
+def _locate(  # type: ignore[no-untyped-def]
+    table, places, first, here, rows, taps, x, y, zeros, moved,
+    input, output, stride, dilation, before, kernel, x_steps, y_steps,
+):  # fmt: skip
+    """Write where each pixel's channels begin under each tap, and where its results go."""
+    p2 = first % output[2]
+    p1 = first // output[2] % output[1]
+    p0 = first // (output[2] * output[1]) % output[0]
+    image = first // (output[2] * output[1] * output[0])
+    reach0 = (kernel[0] - 1) * dilation[0]
+    reach1 = (kernel[1] - 1) * dilation[1]
+    reach2 = (kernel[2] - 1) * dilation[2]
+    for i in range(-(-here // rows) * rows):
+        at = (i // rows * taps) * rows + i % rows
+        if i >= here:
+            for t in range(taps):
+                table[at + t * rows] = zeros
+            continue
+        places[i] = y + image * y_steps[0] + p0 * y_steps[1] + p1 * y_steps[2] + p2 * y_steps[3]
+        q0 = p0 * stride[0] - before[0]
+        q1 = p1 * stride[1] - before[1]
+        q2 = p2 * stride[2] - before[2]
+        corner = x + image * x_steps[0] + q0 * x_steps[1] + q1 * x_steps[2] + q2 * x_steps[3]
+        if (
+            min(q0, q1, q2) >= 0
+            and q0 + reach0 < input[0]
+            and q1 + reach1 < input[1]
+            and q2 + reach2 < input[2]
+        ):
+            for t in range(taps):
+                table[at + t * rows] = corner + moved[t]
+        else:
+            t = 0
+            for t0 in range(kernel[0]):
+                in0 = 0 <= q0 + t0 * dilation[0] < input[0]
+                for t1 in range(kernel[1]):
+                    in1 = in0 and 0 <= q1 + t1 * dilation[1] < input[1]
+                    for t2 in range(kernel[2]):
+                        inside = in1 and 0 <= q2 + t2 * dilation[2] < input[2]
+                        table[at + t * rows] = corner + moved[t] if inside else zeros
+                        t += 1
+        p2 += 1
+        if p2 == output[2]:
+            p2 = 0
+            p1 += 1
+            if p1 == output[1]:
+                p1 = 0
+                p0 += 1
+                if p0 == output[0]:
+                    p0 = 0
+                    image += 1

@@ -1,0 +1,58 @@
+"""Memory by address: how kernels see arrays, and the zeros that stand for padding."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.extending import intrinsic
+
+from gpuconv_kernels.host.target import NUMBER, inlined
+
+
+@functools.cache
+def view(dtype: str) -> Any:
+    """Return ``view(address, count)``: ``count`` numbers as an array, inside a kernel."""
+    pointer = _pointer(dtype)
+    number = {"int64": np.int64, "uint8": np.uint8}.get(dtype) or np.dtype(dtype).type
+
+    @inlined
+    def array(address, count):  # type: ignore[no-untyped-def]
+        return carray(pointer(address), (count,), number)
+
+    return array
+
+
+def _pointer(dtype: str) -> Any:
+    number = {"int64": types.int64, "uint8": types.uint8}.get(dtype) or NUMBER[dtype]
+
+    @intrinsic
+    def pointer(typing_context, address):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            kind: ir.Type = context.get_value_type(signature.return_type)
+            return builder.inttoptr(arguments[0], kind)
+
+        return types.CPointer(number)(types.intp), generate
+
+    return pointer
+
+
+def address(array: Any) -> int:
+    """The address of an array's first number; the array must outlive its use."""
+    return int(array.ctypes.data)
+
+
+_zeros = np.zeros(0, np.uint8)
+
+
+def zeros(count: int) -> Any:
+    """Return at least ``count`` zero bytes that nobody may write, the same for all callers."""
+    global _zeros
+    if _zeros.nbytes < count:
+        grown = np.zeros(max(count, 2 * _zeros.nbytes, 4096), np.uint8)
+        grown.flags.writeable = False
+        _zeros = grown
+    return _zeros

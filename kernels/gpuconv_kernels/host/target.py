@@ -1,0 +1,158 @@
+"""What kernels are compiled for: the CPU's vectors, and the cache that keeps the machine code.
+
+Kernels are functions that Numba compiles without Python objects and that let other threads
+run. They take addresses and integers, so that there is one compiled form whatever the strides of an
+array and whether it may be written. Compiling takes seconds, loading what is cached milliseconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numba
+from llvmlite import binding, ir
+from numba.core import caching, types
+from numba.core.caching import FunctionCache
+
+INT = ir.IntType(64)
+REAL = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
+ITEMSIZE = {"float32": 4, "float64": 8}
+NUMBER = {"float32": types.float32, "float64": types.float64}
+
+
+@dataclass(frozen=True)
+class Host:
+    """The vector unit that code is generated for.
+
+    Attributes:
+        vector_bytes: width of a vector: 16, 32 or 64.
+        registers: vectors that the CPU names.
+    """
+
+    vector_bytes: int
+    registers: int
+
+    def lanes(self, dtype: str) -> int:
+        """Numbers in a vector."""
+        return self.vector_bytes // ITEMSIZE[dtype]
+
+
+@functools.cache
+def host() -> Host:
+    """Return the vector unit of this CPU; a modest one where it is not known."""
+    features = binding.get_host_cpu_features()
+    if features.get("avx512f"):
+        return Host(64, 32)
+    if features.get("avx2") and features.get("fma"):
+        return Host(32, 16)
+    return Host(16, 32 if features.get("neon") else 16)
+
+
+# --- compiling, and keeping what was compiled ---------------------------------------------
+
+# Nobody calls kernels from C, nor their parts from Python: what those need is not compiled.
+_COMMON = {"error_model": "numpy", "no_cfunc_wrapper": True}
+_KERNEL = {**_COMMON, "nogil": True}
+_PART = {**_COMMON, "forceinline": True, "no_cpython_wrapper": True}
+
+_folder: Path | None = None
+
+
+def keep_compiled_in(folder: Path | None) -> None:
+    """Say where machine code is kept between processes; None: nowhere, the default."""
+    global _folder
+    _folder = folder
+
+
+def compiled(function: Callable[..., Any], *choices: object) -> Any:
+    """Compile ``function`` when it is first called, or take it from the cache on disk.
+
+    Args:
+        function: made by a factory; what it calls is compiled into it.
+        choices: all that the factory made it for: equal choices mean equal code.
+    """
+    dispatcher: Any = numba.njit(**_KERNEL)(function)
+    if _folder is not None:
+        dispatcher._cache = _Cache(function, _folder, repr(choices))
+    return dispatcher
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Make a function that kernels call and that disappears in them."""
+    return numba.njit(**_PART)(function)
+
+
+@functools.cache
+def _sources() -> str:
+    """A digest of all that decides the machine code but for the CPU, which Numba looks at itself.
+
+    Numba would notice changes of the file of a kernel, and not of the files of what it calls.
+    """
+    digest = hashlib.sha256(f"{numba.__version__} {binding.llvm_version_info}".encode())
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+class _Locator(caching._CacheLocator):  # type: ignore[misc]
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+
+    def get_cache_path(self) -> str:
+        return str(self._folder)
+
+    def get_source_stamp(self) -> str:
+        return _sources()
+
+    def get_disambiguator(self) -> str:
+        return self._name
+
+
+class _Impl(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
+        module = function.__module__.rpartition(".")[2]
+        self._lineno = function.__code__.co_firstlineno
+        self._locator = _Locator(folder, module)
+        self._filename_base = f"{module}.{function.__name__}"
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Numba's cache, in our folder, told by name and not by the bytes of closures what is equal.
+
+    Closures contain functions that Numba numbers anew in every process.
+    """
+
+    def __init__(self, function: Callable[..., Any], folder: Path, choices: str) -> None:
+        self._name = repr(function)
+        self._py_func = function
+        self._choices = choices
+        self._impl = _Impl(function, folder)
+        self._cache_path = str(folder)
+        self._cache_file = caching.IndexDataCacheFile(
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=_sources(),
+        )
+        self.enable()
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return sig, codegen.magic_tuple(), self._choices
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except (OSError, EOFError):  # as if it were not there
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            os.makedirs(self._cache_path, exist_ok=True)
+            super().save_overload(sig, data)
+        except OSError:  # a full or read-only disk: the kernel works, the next process compiles
+            self.disable()
