@@ -41,10 +41,18 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.device.spatial import three
+from gpuconv_kernels.host import few_channels
 from gpuconv_kernels.host.memory import address, view, zeros
-from gpuconv_kernels.host.microkernel import RELU, micro_kernel, rows_for, vectors_for
-from gpuconv_kernels.host.parallel import run, take, threads
+from gpuconv_kernels.host.microkernel import (
+    RELU,
+    micro_kernel_address,
+    multiply,
+    rows_for,
+    vectors_for,
+)
+from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.target import ITEMSIZE, Host, compiled, host, inlined
+from gpuconv_kernels.threads import threads
 
 Array = Any
 
@@ -111,8 +119,14 @@ def cut(
 
 def workspace_bytes(geometry: Any, dtype: str) -> int:
     """Bytes that :func:`conv_forward` needs beyond its arrays."""
-    g, of = geometry, host()
-    c = _cut_of(g, dtype)
+    if few_channels.pays(geometry):
+        copied = few_channels.workspace_bytes(geometry, dtype)
+        return copied + _workspace_bytes(few_channels.folded_geometry(geometry), dtype)
+    return _workspace_bytes(geometry, dtype)
+
+
+def _workspace_bytes(g: Any, dtype: str) -> int:
+    c, of = _cut_of(g, dtype), host()
     rows, width = rows_for(c.vectors, of), c.vectors * of.lanes(dtype)
     tiled = -(-c.pixels // rows) * rows
     numbers = c.taps * c.channels * width + tiled * width + width
@@ -124,7 +138,7 @@ def workspace_bytes(geometry: Any, dtype: str) -> int:
 def backward_input_workspace_bytes(geometry: Any, dtype: str) -> int:
     """Bytes that :func:`conv_backward_input` needs beyond its arrays."""
     phases = [p.geometry for p in geometry.backward_input_phases if p.geometry is not None]
-    return max((workspace_bytes(g, dtype) for g in phases), default=0)
+    return max((_workspace_bytes(g, dtype) for g in phases), default=0)
 
 
 def _cut_of(g: Any, dtype: str) -> Cut:
@@ -136,12 +150,14 @@ def _cut_of(g: Any, dtype: str) -> Cut:
 def conv_forward(
     x: Array, w: Array, bias: Array | None, y: Array, geometry: Any, relu: bool = False
 ) -> None:
-    """Write ``y`` (N, *out, F) from ``x`` (N, *in, C), ``w`` (*k, C/g, F) and ``bias`` (F,), if any.
+    """Write ``y`` (N, *out, F) from ``x`` (N, *in, C), ``w`` (*k, C/g, F) and ``bias`` (F,).
 
     ``w`` is contiguous, and so are the channels of ``x`` and the filters of ``y``; their other axes
     have any steps.
     """
     g = geometry
+    if few_channels.pays(g):
+        x, g = few_channels.folded(x, g), few_channels.folded_geometry(g)
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
     _, d, h = three(g.kernel, 1)
     step = channels * g.out_channels
@@ -185,11 +201,12 @@ def _convolve(
     if y.size == 0:
         return
     dtype = y.dtype.name
-    c = _cut_of(g, dtype)
+    c, of = _cut_of(g, dtype), host()
     nothing = zeros(g.in_channels * y.itemsize)
     run(
-        convolution(dtype, host(), c.vectors),
+        _kernel(dtype),
         c.blocks * g.groups * c.parts,
+        micro_kernel_address(dtype, of, rows_for(c.vectors, of), c.vectors),
         address(x),
         address(w),
         0 if bias is None else address(bias),
@@ -206,33 +223,38 @@ def _convolve(
         (x.strides[0], *three(x.strides[1:-1], 0)),
         (y.strides[0], *three(y.strides[1:-1], 0)),
         w_steps,
-        (c.pixels, c.blocks, c.filters, c.parts, c.taps, c.channels),
+        (
+            c.pixels,
+            c.blocks,
+            c.filters,
+            c.parts,
+            c.taps,
+            c.channels,
+            rows_for(c.vectors, of),
+            c.vectors * of.lanes(dtype),
+        ),
     )
 
 
 @functools.cache
-def convolution(dtype: str, host: Host, vectors: int) -> Any:
-    """Return the compiled kernel for filters in blocks of ``vectors`` vectors."""
-    return compiled(define(dtype, host, vectors), dtype, host, vectors)
+def _kernel(dtype: str) -> Any:
+    return compiled(define(dtype), dtype)
 
 
-def define(dtype: str, host: Host, vectors: int) -> Callable[..., None]:
-    """Return the kernel as a plain function; see :func:`convolution`."""
-    rows = rows_for(vectors, host)
-    multiply = micro_kernel(dtype, host, rows, vectors)
-    width, itemsize = vectors * host.lanes(dtype), ITEMSIZE[dtype]
-    number, numbers, array = np.dtype(dtype).type, np.int64, view(dtype)
+def define(dtype: str) -> Callable[..., None]:
+    """Return the kernel as a plain function."""
+    itemsize, number, numbers, array = ITEMSIZE[dtype], np.dtype(dtype).type, np.int64, view(dtype)
 
     def convolve(  # type: ignore[no-untyped-def]
-        counter, tasks, x, w, bias, y, zeros, finish,
+        counter, tasks, micro_kernel, x, w, bias, y, zeros, finish,
         sizes, input, output, stride, dilation, before, kernel, x_steps, y_steps, w_steps, cut,
     ):  # fmt: skip
         # sizes: (images, channels of a group, filters of a group, groups); steps in bytes for x
         # and y: (image, depth, height, width); in numbers for w: (size, first, depth, height,
         # width, channel, filter, group); cut: (pixels of a block, blocks, filters of a part, parts,
-        # taps of a chunk, channels of a chunk)
+        # taps of a chunk, channels of a chunk, rows of the micro-kernel, its columns)
         images, channels, filters, groups = sizes
-        block, _, part, parts, chunk_taps, chunk_channels = cut
+        block, _, part, parts, chunk_taps, chunk_channels, rows, width = cut
         taps = kernel[0] * kernel[1] * kernel[2]
         pixels = images * output[0] * output[1] * output[2]
         tiles = -(-block // rows)
@@ -296,6 +318,7 @@ def define(dtype: str, host: Host, vectors: int) -> Callable[..., None]:
                         last = tap + taps_here == taps and c + count == channels
                         for i in range(tiles_here):
                             multiply(
+                                micro_kernel,
                                 table.ctypes.data + 8 * (i * taps + tap) * rows,
                                 taps_here,
                                 (of_group * channels + c) * itemsize,

@@ -31,7 +31,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gpuconv_kernels.host.target import INT, ITEMSIZE, REAL, Host
+from gpuconv_kernels.host.target import INT, ITEMSIZE, REAL, Host, entry
 
 RELU = 1
 """Of ``finish``: negative sums become 0 when they are stored; NaN stays."""
@@ -85,9 +85,41 @@ def micro_kernel(dtype: str, host: Host, rows: int, vectors: int, a_step: int = 
     return _intrinsic(emit)
 
 
+@functools.cache
+def micro_kernel_address(dtype: str, host: Host, rows: int, vectors: int, a_step: int = 0) -> int:
+    """Return the address of a micro-kernel that is compiled by itself, for :func:`multiply`."""
+    inside = micro_kernel(dtype, host, rows, vectors, a_step)
+
+    def micro(  # type: ignore[no-untyped-def]
+        a, segments, a_shift, a_next, b, b_segment, b_next, steps, c, bias, accumulate, finish
+    ):
+        inside(
+            a, segments, a_shift, a_next, b, b_segment, b_next, steps, c, bias, accumulate, finish
+        )
+
+    return entry(micro, 12, dtype, host, rows, vectors, a_step)
+
+
+@intrinsic
+def _multiply(  # type: ignore[no-untyped-def]
+    typing_context, address, a, segments, a_shift, a_next, b, b_segment, b_next, steps,
+    c, bias, accumulate, finish,
+):  # fmt: skip
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        kind = ir.FunctionType(ir.VoidType(), [INT] * 12)
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(*(types.intp,) * 13), generate
+
+
+multiply: Any = _multiply
+"""``multiply(address, ...)``: call the micro-kernel at ``address`` with its twelve integers."""
+
+
 def _intrinsic(emit: Callable[..., Any]) -> Any:
     @intrinsic
-    def multiply(  # type: ignore[no-untyped-def]
+    def inside(  # type: ignore[no-untyped-def]
         typing_context, a, segments, a_shift, a_next, b, b_segment, b_next, steps,
         c, bias, accumulate, finish,
     ):  # fmt: skip
@@ -97,7 +129,7 @@ def _intrinsic(emit: Callable[..., Any]) -> Any:
 
         return types.void(*(types.intp,) * 12), generate
 
-    return multiply
+    return inside
 
 
 Sums = dict[tuple[int, int], ir.Value]

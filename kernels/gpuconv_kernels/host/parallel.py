@@ -28,6 +28,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.host.target import INT
+from gpuconv_kernels.threads import set_threads, threads  # noqa: F401
 
 
 @intrinsic
@@ -105,7 +106,6 @@ class _Pool:
 
 
 _pool = _Pool()
-_threads = 0
 
 
 def _forget_threads() -> None:
@@ -116,17 +116,6 @@ def _forget_threads() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)
-
-
-def set_threads(count: int) -> None:
-    """Let kernels use ``count`` threads, the caller's included; 0: as many as there are cores."""
-    global _threads
-    _threads = count
-
-
-def threads() -> int:
-    """Threads that a kernel may use."""
-    return _threads or _cores
 
 
 def run(kernel: Any, tasks: int, *arguments: Any) -> None:
@@ -146,13 +135,3 @@ def run(kernel: Any, tasks: int, *arguments: Any) -> None:
     job = _Job(kernel, arguments)
     _pool.offer(job, helpers)
     job.finish()
-
-
-def _usable_cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS or Windows
-        return os.cpu_count() or 1
-
-
-_cores = _usable_cores()

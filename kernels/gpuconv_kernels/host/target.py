@@ -57,9 +57,15 @@ def host() -> Host:
 # --- compiling, and keeping what was compiled ---------------------------------------------
 
 # Nobody calls kernels from C, nor their parts from Python: what those need is not compiled.
-_COMMON = {"error_model": "numpy", "no_cfunc_wrapper": True}
-_KERNEL = {**_COMMON, "nogil": True}
-_PART = {**_COMMON, "forceinline": True, "no_cpython_wrapper": True}
+_njit: Any = numba.njit
+_KERNEL = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
+_PART = {
+    "error_model": "numpy",
+    "forceinline": True,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
+_ENTRY = {"error_model": "numpy", "no_cpython_wrapper": True}
 
 _folder: Path | None = None
 
@@ -77,15 +83,34 @@ def compiled(function: Callable[..., Any], *choices: object) -> Any:
         function: made by a factory; what it calls is compiled into it.
         choices: all that the factory made it for: equal choices mean equal code.
     """
-    dispatcher: Any = numba.njit(**_KERNEL)(function)
+    dispatcher = _njit(**_KERNEL)(function)
     if _folder is not None:
         dispatcher._cache = _Cache(function, _folder, repr(choices))
     return dispatcher
 
 
+_entries: list[Any] = []
+"""Machine code lives as long as what compiled it."""
+
+
+def entry(function: Callable[..., None], integers: int, *choices: object) -> int:
+    """Compile ``function`` of so many integers and return the address of its code.
+
+    A kernel that calls an address is compiled once for whatever stands there.
+    """
+    dispatcher = _njit(**_ENTRY)(function)
+    if _folder is not None:
+        dispatcher._cache = _Cache(function, _folder, repr(choices))
+    dispatcher.compile((types.intp,) * integers)
+    (result,) = dispatcher.overloads.values()
+    _entries.append(dispatcher)
+    name = result.fndesc.llvm_cfunc_wrapper_name
+    return int(result.library.get_pointer_to_function(name))
+
+
 def inlined(function: Callable[..., Any]) -> Any:
     """Make a function that kernels call and that disappears in them."""
-    return numba.njit(**_PART)(function)
+    return _njit(**_PART)(function)
 
 
 @functools.cache

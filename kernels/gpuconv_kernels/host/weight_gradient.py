@@ -34,10 +34,17 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.device.spatial import Three, three
+from gpuconv_kernels.host import few_channels
 from gpuconv_kernels.host.memory import address, view, zeros
-from gpuconv_kernels.host.microkernel import micro_kernel, rows_for, vectors_for
-from gpuconv_kernels.host.parallel import run, take, threads
+from gpuconv_kernels.host.microkernel import (
+    micro_kernel_address,
+    multiply,
+    rows_for,
+    vectors_for,
+)
+from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.target import ITEMSIZE, Host, compiled, host
+from gpuconv_kernels.threads import threads
 
 Array = Any
 
@@ -105,14 +112,16 @@ def cut(g: Any, dtype: str, of: Host, count: int, joined: bool) -> Cut:
 
 def workspace_bytes(geometry: Any, dtype: str) -> int:
     """Bytes that :func:`conv_backward_weight` needs beyond its arrays."""
-    g, of = geometry, host()
+    g, of, copied = geometry, host(), 0
+    if few_channels.pays(g):
+        copied, g = few_channels.workspace_bytes(g, dtype), few_channels.folded_geometry(g)
     c = cut(g, dtype, of, threads(), True)
     width = c.vectors * of.lanes(dtype)
     tiles = math.prod(g.kernel) * -(-g.in_channels // g.groups // c.rows)
     numbers = (c.lines * c.length + 1 + -(-tiles // c.tile_parts) * c.rows) * width
     working = min(threads(), c.copies * g.groups * c.filter_parts * c.tile_parts)
     kept = math.prod(g.w_shape) * c.copies if c.copies > 1 else 0
-    return int(ITEMSIZE[dtype] * (working * numbers + kept))
+    return int(copied + ITEMSIZE[dtype] * (working * numbers + kept))
 
 
 def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
@@ -124,20 +133,32 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
     if dw.size == 0:
         return
     g, dtype, of = geometry, dw.dtype.name, host()
+    if few_channels.pays(g):
+        x, g = few_channels.folded(x, g), few_channels.folded_geometry(g)
     c = cut(g, dtype, of, threads(), x.flags.c_contiguous and dy.flags.c_contiguous)
     if not c.blocks:
         dw.fill(0)
         return
     partial = dw if c.copies == 1 else np.empty((c.copies, *dw.shape), dw.dtype)
     run(
-        _kernel(dtype, of, c.rows, c.vectors),
+        _kernel(dtype),
         c.copies * g.groups * c.filter_parts * c.tile_parts,
+        micro_kernel_address(dtype, of, c.rows, c.vectors, ITEMSIZE[dtype]),
         address(x),
         address(dy),
         address(partial),
         address(zeros(c.vectors * of.vector_bytes)),
         (c.batch, g.in_channels // g.groups, g.out_channels // g.groups, g.groups),
-        (c.copies, c.blocks, c.length, c.lines, c.filter_parts, c.tile_parts),
+        (
+            c.copies,
+            c.blocks,
+            c.length,
+            c.lines,
+            c.filter_parts,
+            c.tile_parts,
+            c.rows,
+            c.vectors * of.lanes(dtype),
+        ),
         c.input,
         c.output,
         three(g.stride, 1),
@@ -171,25 +192,24 @@ def _adding(dtype: str) -> Any:
 
 
 @functools.cache
-def _kernel(dtype: str, host: Host, rows: int, vectors: int) -> Any:
-    return compiled(define(dtype, host, rows, vectors), dtype, host, rows, vectors)
+def _kernel(dtype: str) -> Any:
+    return compiled(define(dtype), dtype)
 
 
-def define(dtype: str, host: Host, rows: int, vectors: int) -> Callable[..., None]:
-    """Return the kernel for tiles of ``rows`` channels and ``vectors`` vectors of filters."""
-    itemsize, width = ITEMSIZE[dtype], vectors * host.lanes(dtype)
-    multiply = micro_kernel(dtype, host, rows, vectors, a_step=itemsize)
-    number, numbers, array = np.dtype(dtype).type, np.int64, view(dtype)
+def define(dtype: str) -> Callable[..., None]:
+    """Return the kernel as a plain function."""
+    itemsize, number, numbers, array = ITEMSIZE[dtype], np.dtype(dtype).type, np.int64, view(dtype)
 
     def backward_weight(  # type: ignore[no-untyped-def]
-        counter, tasks, x, dy, dw, zeros,
+        counter, tasks, micro_kernel, x, dy, dw, zeros,
         sizes, cut, input, output, stride, dilation, before, kernel, x_steps, dy_steps,
     ):  # fmt: skip
         # sizes: (images, channels of a group, filters of a group, groups); cut: (copies of dw,
         # blocks of pixels, pixels of a piece of a line, lines of a block, parts of the filters,
-        # parts of the tiles); steps in bytes: (image, depth, height, width)
+        # parts of the tiles, rows of the micro-kernel, its columns); steps in bytes: (image,
+        # depth, height, width)
         images, channels, filters, groups = sizes
-        copies, blocks, length, lines, filter_parts, tile_parts = cut
+        copies, blocks, length, lines, filter_parts, tile_parts, rows, width = cut
         taps = kernel[0] * kernel[1] * kernel[2]
         down = -(-channels // rows)  # tiles of a tap
         tiles = taps * down
@@ -282,8 +302,9 @@ def define(dtype: str, host: Host, rows: int, vectors: int) -> Callable[..., Non
                                 at = (tap * channels + c + m) * filters * groups
                                 targets[m] = into + (at + group * filters + f) * itemsize
                         multiply(
-                            a_at, segments, c * itemsize, stride[2] * x_steps[3], b_at, 0,
-                            width * itemsize, high - low, targets_at, zeros, block - first_block, 0,
+                            micro_kernel, a_at, segments, c * itemsize, stride[2] * x_steps[3],
+                            b_at, 0, width * itemsize, high - low, targets_at, zeros,
+                            block - first_block, 0,
                         )  # fmt: skip
             if across * (filter_part + 1) // filter_parts * width > filters:
                 f = (across - 1) * width

@@ -1,0 +1,261 @@
+"""Direct convolution on the CPU's micro-kernel and its gradients, against plain loops."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuconv.geometry import ConvGeometry, resolve_padding
+from gpuconv.testing import assert_close, assert_exact, reference
+from gpuconv.testing.cases import CONV_CASES, ConvCase, generator, small_integers
+from gpuconv_kernels.host import direct, few_channels, parallel, weight_gradient
+from gpuconv_kernels.host.target import Host
+from gpuconv_kernels.threads import set_threads
+
+CASES = [case for case in CONV_CASES if case.padding_mode == "zeros"]
+NARROW = [Host(16, 16), Host(16, 32), Host(32, 16), Host(64, 32)]
+
+
+@pytest.fixture(autouse=True)
+def _usual_threads():
+    yield
+    set_threads(None)
+
+
+def geometry_of(case: ConvCase) -> ConvGeometry:
+    def each(value: Any) -> tuple[int, ...]:
+        return (value,) * case.rank if isinstance(value, int) else tuple(value)
+
+    stride, dilation = each(case.stride), each(case.dilation)
+    return ConvGeometry(
+        batch=case.batch,
+        in_channels=case.channels,
+        out_channels=case.filters,
+        input=case.input,
+        kernel=case.kernel,
+        stride=stride,
+        dilation=dilation,
+        pads=resolve_padding(case.padding, case.input, case.kernel, stride, dilation),
+        groups=case.groups,
+    )
+
+
+def square(batch, channels, extent, filters, kernel, stride=1, pad=0, groups=1) -> ConvGeometry:
+    return ConvGeometry(
+        batch=batch,
+        in_channels=channels,
+        out_channels=filters,
+        input=(extent, extent),
+        kernel=(kernel, kernel),
+        stride=(stride, stride),
+        dilation=(1, 1),
+        pads=((pad, pad), (pad, pad)),
+        groups=groups,
+    )
+
+
+def words(g: ConvGeometry) -> dict[str, Any]:
+    return {"stride": g.stride, "padding": g.pads, "dilation": g.dilation, "groups": g.groups}
+
+
+def guarded(values: Any) -> tuple[Any, Any]:
+    """A copy of an array between canaries, and all of that memory."""
+    room = 64
+    memory = np.full(values.size + 2 * room, 12345.0, values.dtype)
+    inside = memory[room : room + values.size].reshape(values.shape)
+    inside[...] = values
+    return inside, memory
+
+
+def untouched(memory: Any, size: int) -> bool:
+    return bool((memory[:64] == 12345).all() and (memory[64 + size :] == 12345).all())
+
+
+def three(g, x, w, bias, dy, relu=False) -> tuple[Any, Any, Any]:
+    """The three operations, between canaries."""
+    results = []
+    inputs = [guarded(a) for a in (x, w, bias, dy)]
+    (x, _), (w, _), (bias, _), (dy, _) = inputs
+    for shape, call in (
+        (g.y_shape, lambda out: direct.conv_forward(x, w, bias, out, g, relu)),
+        (g.x_shape, lambda out: direct.conv_backward_input(dy, w, out, g)),
+        (g.w_shape, lambda out: weight_gradient.conv_backward_weight(dy, x, out, g)),
+    ):
+        out, memory = guarded(np.full(shape, np.nan, x.dtype))
+        call(out)
+        assert untouched(memory, out.size)
+        results.append(out)
+    assert all(untouched(memory, a.size) for a, memory in inputs)
+    return results[0], results[1], results[2]
+
+
+def integers(g: ConvGeometry, dtype: str, name: str) -> tuple[Any, Any, Any, Any]:
+    rng = generator(name)
+    shapes = (g.x_shape, g.w_shape, (g.out_channels,), g.y_shape)
+    x, w, bias, dy = (small_integers(rng, shape, dtype) for shape in shapes)
+    return x, w, bias, dy
+
+
+def check(g: ConvGeometry, dtype: str, name: str) -> None:
+    """Small integers: sums are exact, whatever their order."""
+    x, w, bias, dy = integers(g, dtype, name)
+    y, dx, dw = three(g, x, w, bias, dy)
+    assert_exact(y, reference.conv(x, w, bias, **words(g)))
+    assert_exact(dx, reference.conv_backward_input(dy, w, g.x_shape, **words(g)))
+    assert_exact(dw, reference.conv_backward_weight(dy, x, g.w_shape, **words(g)))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.rank}d-{case.id}")
+def test_all_cases(case):
+    check(geometry_of(case), "float32", f"host-{case.rank}-{case.id}")
+
+
+@pytest.mark.parametrize("case", CASES[::4], ids=lambda case: f"{case.rank}d-{case.id}")
+def test_float64(case):
+    check(geometry_of(case), "float64", f"host64-{case.rank}-{case.id}")
+
+
+@pytest.mark.parametrize("host", NARROW, ids=lambda h: f"{8 * h.vector_bytes}x{h.registers}")
+def test_every_width_of_vectors(monkeypatch, host):
+    """LLVM cuts vectors that this CPU does not have into ones that it has."""
+    monkeypatch.setattr(direct, "host", lambda: host)
+    monkeypatch.setattr(weight_gradient, "host", lambda: host)
+    lanes = host.lanes("float32")
+    check(square(2, 9, 6, 2 * lanes + lanes // 2 + 1, 3, pad=1), "float32", "widths")
+
+
+@pytest.mark.parametrize(
+    "g",
+    [
+        square(1, 16, 9, 64, 3, pad=1),
+        square(2, 70, 20, 40, 1),
+        square(1, 300, 5, 20, 1),  # several chunks of channels
+        square(1, 40, 23, 16, 3, stride=2, pad=1),  # several blocks of pixels
+        square(1, 3, 19, 24, 5, stride=2, pad=2),  # taps as channels
+        square(3, 24, 8, 36, 3, pad=1, groups=2),
+        ConvGeometry(1, 6, 7, (3, 250), (2, 3), (1, 1), (1, 1), ((0, 1), (2, 0)), 1),  # long lines
+        ConvGeometry(1, 4, 5, (6, 6), (3, 3), (1, 1), (1, 1), ((-1, 2), (2, -1)), 1),
+    ],
+    ids=lambda g: f"{g.in_channels}-{g.out_channels}-{g.input}",
+)
+def test_around_the_blocks(g):
+    check(g, "float32", f"blocks-{g.in_channels}")
+
+
+def test_few_channels_are_folded():
+    """And where the padding or the dilation forbids it, they are not."""
+    assert few_channels.pays(square(1, 3, 9, 4, 3, pad=1))
+    assert not few_channels.pays(square(1, 64, 9, 4, 3, pad=1))
+    assert not few_channels.pays(square(1, 3, 9, 4, 1))
+    assert few_channels.workspace_bytes(square(2, 3, 8, 4, 3, pad=1), "float32") == 2 * 8 * 10 * 12
+    assert few_channels.workspace_bytes(square(2, 3, 8, 4, 3), "float32") == 0
+
+
+def test_relu_where_results_are_stored():
+    g = square(1, 5, 6, 9, 3, pad=1)
+    x, w, bias, dy = integers(g, "float32", "relu")
+    x[0, 3, 3, 2] = np.nan
+    y, *_ = three(g, x, w, bias, dy, relu=True)
+    want = reference.conv(x, w, bias, **words(g))
+    assert np.isnan(y).any()
+    np.testing.assert_array_equal(y, np.where(want < 0, 0, want))
+
+
+def test_the_bits_do_not_depend_on_the_number_of_threads():
+    g = square(4, 20, 25, 40, 3, pad=1)
+    rng = generator("threads")
+    x, w, bias, dy = (
+        rng.standard_normal(s, dtype="float32")
+        for s in (g.x_shape, g.w_shape, (g.out_channels,), g.y_shape)
+    )
+    results = []
+    for count in (1, 2, 3, 8):
+        set_threads(count)
+        results.append(three(g, x, w, bias, dy))
+    for others in results[1:]:
+        for one, other in zip(results[0], others, strict=True):
+            assert one.tobytes() == other.tobytes()
+    y, dx, dw = results[0]
+    assert_close(y, reference.conv(x.astype("f8"), w.astype("f8"), bias, **words(g)), 180)
+    want = reference.conv_backward_weight(dy.astype("f8"), x.astype("f8"), g.w_shape, **words(g))
+    assert_close(dw, want, 2500)
+    want = reference.conv_backward_input(dy.astype("f8"), w.astype("f8"), g.x_shape, **words(g))
+    assert_close(dx, want, 360)
+
+
+def test_two_python_threads_at_once():
+    set_threads(2)
+    g = square(2, 16, 12, 16, 3, pad=1)
+    x, w, bias, dy = integers(g, "float32", "python threads")
+    want = three(g, x, w, bias, dy)
+    wrong: list[int] = []
+
+    def work():
+        for turn in range(20):
+            for one, other in zip(want, three(g, x, w, bias, dy), strict=True):
+                if one.tobytes() != other.tobytes():
+                    wrong.append(turn)
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
+
+
+def test_views_in_and_out():
+    """Any strides but those of the channels; what lies between the results is left alone."""
+    g = square(2, 6, 7, 10, 3, pad=1)
+    x, w, bias, _ = integers(g, "float32", "views")
+    wide = np.full((2, 7, 14, 9), 99, "float32")
+    wide[:, :, ::2, :6] = x
+    into = np.full((2, 7, 21, 12), -7, "float32")
+    y = into[:, :, 1::3, 1:11]
+    direct.conv_forward(wide[:, :, ::2, :6], w, bias, y, g)
+    assert_exact(y, reference.conv(x, w, bias, **words(g)))
+    y[...] = -7
+    assert (into == -7).all()
+
+
+@pytest.mark.parametrize("g", [square(0, 3, 5, 4, 3), square(0, 16, 5, 4, 1)], ids=["3x3", "1x1"])
+def test_an_empty_batch(g):
+    dw = np.full(g.w_shape, np.nan, "float32")
+    x, dy = np.empty(g.x_shape, "float32"), np.empty(g.y_shape, "float32")
+    weight_gradient.conv_backward_weight(dy, x, dw, g)
+    assert (dw == 0).all()
+    direct.conv_forward(x, dw, None, dy, g)
+    direct.conv_backward_input(dy, dw, x, g)
+
+
+def test_the_workspace_is_what_is_stated(monkeypatch):
+    """Of large arrays; a kernel's own memory is not seen from here."""
+    import tracemalloc
+
+    g = square(1, 8, 64, 16, 3, pad=1)
+    x, w, _, dy = integers(g, "float32", "workspace")
+    dw = np.empty_like(w)
+    weight_gradient.conv_backward_weight(dy, x, dw, g)
+    tracemalloc.start()
+    weight_gradient.conv_backward_weight(dy, x, dw, g)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak <= weight_gradient.workspace_bytes(g, "float32") + 16 * 1024
+
+
+def test_an_error_in_a_helper_reaches_the_caller():
+    main, arrived = threading.current_thread(), threading.Event()
+
+    def kernel(counter: int, tasks: int) -> None:
+        if threading.current_thread() is main:
+            arrived.wait(10)
+        else:
+            arrived.set()
+            raise RuntimeError("from a helper")
+
+    set_threads(2)
+    with pytest.raises(RuntimeError, match="from a helper"):
+        parallel.run(kernel, 2)
