@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import SupportsIndex
 
 from gpuconv.errors import InvalidArgumentError, shown, suggestion
+from gpuconv_kernels.threads import set_threads, usual_threads
 
 CACHE_VARIABLE = "GPUCONV_CACHE"
 """Name of the environment variable that says where the cache folder is."""
 
 _DEFAULT_WORKSPACE = 256 * 1024**2
 _ASSUMED_MEMORY = 4 * 1024**3
-_NAMES = ("autotune", "deterministic", "workspace_limit")
+_NAMES = ("autotune", "deterministic", "threads", "winograd", "workspace_limit")
+_WINOGRAD = ("auto", "off", 2, 4, 6)
 
 
 class Config:
@@ -30,6 +32,14 @@ class Config:
             What was measured is kept in the cache folder. Default False.
         deterministic: whether only algorithms are used that give the same bits on every run.
             Default True; False also admits faster ones that do not, where an engine has any.
+        threads: how many threads compute on the CPU, in compiled kernels and in BLAS. None (the
+            default) stands for the environment variable ``GPUCONV_THREADS``, else
+            ``OMP_NUM_THREADS``, else the cores that the process may use, which is what reading it
+            then gives. The results have the same bits with any number of threads in compiled
+            kernels; BLAS may round otherwise.
+        winograd: which of Winograd's convolutions may be chosen on the CPU for 3x3 kernels:
+            ``"off"`` for none, 2, 4 or 6 for outputs of up to so many pixels a tile: larger tiles
+            need fewer products and round more. ``"auto"`` (the default) stands for 4.
         workspace_limit: bytes that a convolution may use beyond inputs and outputs. None (the
             default) stands for a sixteenth of the physical memory, at most 256 MiB, on the CPU,
             which is what reading it then gives; on a CUDA device for an eighth of its free memory,
@@ -37,11 +47,13 @@ class Config:
             in smaller chunks.
     """
 
-    __slots__ = ("_autotune", "_deterministic", "_workspace_limit")
+    __slots__ = ("_autotune", "_deterministic", "_threads", "_winograd", "_workspace_limit")
 
     def __init__(self) -> None:
         self._autotune = False
         self._deterministic = True
+        self._threads: int | None = None
+        self._winograd: str | int = "auto"
         self._workspace_limit: int | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -67,15 +79,42 @@ class Config:
         self._deterministic = _as_bool(value, "deterministic")
 
     @property
+    def threads(self) -> int:
+        return self._threads or usual_threads()
+
+    @threads.setter
+    def threads(self, value: int | None) -> None:
+        if value is not None and not _is_count(value):
+            raise InvalidArgumentError(
+                f"threads must be a number of at least 1, or None. Received: {shown(value)}"
+            )
+        count = None if value is None else int(value)
+        import numpy  # noqa: F401  # only a BLAS that is loaded can be told
+        import threadpoolctl
+
+        threadpoolctl.threadpool_limits(count or usual_threads(), user_api="blas")
+        set_threads(count)
+        self._threads = count
+
+    @property
+    def winograd(self) -> str | int:
+        return self._winograd
+
+    @winograd.setter
+    def winograd(self, value: str | int) -> None:
+        if isinstance(value, bool) or value not in _WINOGRAD:
+            words = ", ".join(repr(word) for word in _WINOGRAD)
+            raise InvalidArgumentError(f"winograd must be one of {words}. Received: {shown(value)}")
+        self._winograd = value
+
+    @property
     def workspace_limit(self) -> int:
         chosen = self._workspace_limit
         return _default_workspace() if chosen is None else chosen
 
     @workspace_limit.setter
     def workspace_limit(self, value: int | None) -> None:
-        whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
-        whole = whole and not hasattr(value, "__len__")  # arrays have an __index__ too
-        if value is not None and not (whole and int(value) >= 1):
+        if value is not None and not _is_count(value):
             raise InvalidArgumentError(
                 f"workspace_limit must be a number of bytes of at least 1, or None. "
                 f"Received: {shown(value)}"
@@ -90,6 +129,13 @@ class Config:
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={getattr(self, name)}" for name in _NAMES)
         return f"Config({values})"
+
+
+def _is_count(value: object) -> bool:
+    """Whether it is a whole number of at least 1, and neither a truth value nor an array."""
+    if isinstance(value, bool) or hasattr(value, "__len__"):
+        return False
+    return isinstance(value, SupportsIndex) and int(value) >= 1
 
 
 def _as_bool(value: object, name: str) -> bool:

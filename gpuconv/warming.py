@@ -149,8 +149,7 @@ def _progress(model: Model, shapes: Sequence[tuple[int, ...]], verbose: int) -> 
     device = model.backend or "cpu"
     batches = ", ".join(map(str, shapes))
     print(f"preparing {model.name} for batches of {batches} on {device_name(device)}", flush=True)
-    if device != "cpu":
-        print("the first run compiles its kernels; later ones find them on the disk", flush=True)
+    print("the first run compiles its kernels; later ones find them on the disk", flush=True)
     if config.autotune:
         print("candidates are timed once and remembered (gpuconv.config.autotune)", flush=True)
     if sys.stdout is None or not sys.stdout.isatty():

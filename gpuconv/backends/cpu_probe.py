@@ -47,6 +47,22 @@ def probe_numba() -> Probe:
     return Probe(True, " with ".join(found))
 
 
+def probe_compiler() -> Probe:
+    """Say whether kernels can be compiled for this processor; imports Numba."""
+    found = probe_numba()
+    if not found.available:
+        return found
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return Probe(
+            False, "NUMBA_DISABLE_JIT is set: Numba compiles nothing", "Unset it, and start again."
+        )
+    try:
+        from gpuconv_kernels.host.target import host
+    except Exception as error:  # whatever an installation that does not fit together raises
+        return Probe(False, f"importing Numba failed: {error}", "Install numba again.")
+    return Probe(True, f"{found.reason}, vectors of {8 * host().vector_bytes} bits")
+
+
 def processor_name() -> str:
     """What the processor calls itself, or its architecture."""
     try:

@@ -9,22 +9,18 @@ import functools
 import importlib
 from typing import Final
 
-from gpuconv.backends import cuda_probe
+from gpuconv.backends import cpu_probe, cuda_probe
 from gpuconv.backends.base import Engine, Probe
 from gpuconv.errors import BackendUnavailableError, one_of
 
 _MODULES: Final[dict[str, str]] = {
+    "cpu:jit": "gpuconv.backends.cpu_jit:CpuJit",
     "cpu:numpy": "gpuconv.backends.cpu_numpy:CpuNumpy",
     "cuda:cupy": "gpuconv.backends.cuda_cupy:CudaCupy",
     "cuda:numba": "gpuconv.backends.cuda_numba:CudaNumba",
     "cuda-sim:numba": "gpuconv.backends.cuda_numba:CudaSimNumba",
 }
 """Engine name -> where its class is. Within a device, earlier ones are preferred."""
-
-_PLANNED: Final[dict[str, str]] = {
-    "cpu:jit": "compiled CPU kernels are not part of this version; use 'cpu:numpy'",
-}
-"""Engines that gpuconv's interface names but that this version does not contain."""
 
 DEVICES: Final = ("cpu", "cuda", "cuda-sim")
 
@@ -36,7 +32,7 @@ def engine_names(device: str | None = None) -> tuple[str, ...]:
 
 def backend_names() -> tuple[str, ...]:
     """Every word that ``set_backend`` takes."""
-    return ("auto", *DEVICES, *_MODULES, *_PLANNED)
+    return ("auto", *DEVICES, *_MODULES)
 
 
 @functools.cache
@@ -62,11 +58,12 @@ def probe(name: str) -> Probe:
     Raises:
         InvalidArgumentError: there is no engine of this name.
     """
-    one_of(name, [*_MODULES, *_PLANNED], "engine")
-    if name in _PLANNED:
-        return Probe(False, _PLANNED[name])
-    device = _look_at_device(name.partition(":")[0])
-    return device if device is not None and not device.available else _load(name).probe()
+    one_of(name, _MODULES, "engine")
+    if name == "cpu:jit":
+        needed: Probe | None = cpu_probe.probe_compiler()
+    else:
+        needed = _look_at_device(name.partition(":")[0])
+    return needed if needed is not None and not needed.available else _load(name).probe()
 
 
 def _look_at_device(device: str) -> Probe | None:
@@ -92,8 +89,6 @@ def probe_device(device: str) -> Probe:
         if found.available:
             return Probe(True, f"{name}: {found.reason}")
         reasons.append(f"{name}: {found.reason}")
-    if not names:
-        reasons = [f"{n}: {why}" for n, why in _PLANNED.items() if n.partition(":")[0] == device]
     return Probe(False, "; ".join(reasons))
 
 

@@ -74,7 +74,7 @@ def _train(options: argparse.Namespace) -> int:
         say(f"All {epochs_done} epochs are done; a larger --epochs goes on")
     elif options.resume:
         say(f"Going on with {folder} after {epochs_done} epoch{'s' * (epochs_done != 1)}")
-    if device != "cpu" and epochs_done < settings["epochs"]:
+    if epochs_done < settings["epochs"]:
         warmup(model, (settings["batch_size"], *x.shape[1:]))  # says that it compiles
     interrupt = StopOnInterrupt()
     started = time.perf_counter()

@@ -1,8 +1,8 @@
 """Choosing the engine for an operation.
 
 The answers are cached by everything they depend on: operation, geometry, dtype, device, forced
-engine, workspace limit, determinism, and what was measured. Looking one up costs a few microseconds
-an operation, so that path does nothing else.
+engine, workspace limit, the settings that engines ask for, and what was measured. Looking one up
+costs a few microseconds an operation, so that path does nothing else.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from gpuconv.geometry import ConvGeometry, PoolGeometry
 from gpuconv.settings import config
 
 Geometry = ConvGeometry | PoolGeometry
+Settings = tuple[bool, str | int, int]
+"""Determinism, Winograd, threads: what plans depend on beside their arguments."""
 
 _DTYPES = {"f": "float32", "d": "float64"}
 """By NumPy's one-letter code, which is found thirty times as fast as the name."""
@@ -63,9 +65,7 @@ def select(op: str, geometry: Geometry, dtype: str, device: str) -> Decision:
     forced = forced_engine(device)
     _usable(device, forced)  # before the device is asked for its memory
     limit = workspace_limit(device)
-    return _select(
-        op, geometry, dtype, device, forced, limit, config.deterministic, mode, generation
-    )
+    return _select(op, geometry, dtype, device, forced, limit, _asked_for(), mode, generation)
 
 
 def select_engine(op: str, geometry: Geometry, array: Array) -> Engine:
@@ -91,7 +91,7 @@ def select_with_limit(op: str, geometry: Geometry, array: Array) -> tuple[Engine
         device,
         forced,
         limit,
-        config.deterministic,
+        _asked_for(),
         mode,
         generation,
     )
@@ -127,6 +127,10 @@ def _place(array: Array) -> tuple[str, str | None]:
     return device, name if engine and wanted == device else None
 
 
+def _asked_for() -> Settings:
+    return config.deterministic, config.winograd, config.threads
+
+
 @lru_cache(maxsize=64)
 def _usable(device: str, forced: str | None) -> tuple[str, ...]:
     """Names of the engines to ask, best first: the forced one, or all that can run here."""
@@ -146,12 +150,12 @@ def _select(
     device: str,
     forced: str | None,
     limit: int,
-    deterministic: bool,
+    settings: Settings,
     mode: int,
     generation: int,
 ) -> Decision:
     candidates = [
-        _candidate(name, registry.engine(name).plan(op, geometry, dtype, limit), deterministic)
+        _candidate(name, registry.engine(name).plan(op, geometry, dtype, limit), settings[0])
         for name in _usable(device, forced)
     ]
     candidates = _within(limit, candidates)

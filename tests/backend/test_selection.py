@@ -170,16 +170,23 @@ def test_what_is_named_never_falls_back(only_cpu, monkeypatch, name):
         resolve_device()
 
 
-def test_an_engine_of_a_later_version_is_refused_with_its_reason(monkeypatch):
-    monkeypatch.setattr(registry, "_PLANNED", {"cpu:later": "not part of this version"})
+class Later:
+    """Of an engine that cannot run."""
+
+    @staticmethod
+    def probe():
+        return Probe(False, "not part of this version")
+
+
+def test_an_engine_that_cannot_run_is_refused_with_its_reason(monkeypatch):
+    monkeypatch.setattr(registry, "_MODULES", {"cpu:later": f"{__name__}:Later"})
     with pytest.raises(BackendUnavailableError, match=r"'cpu:later' .*not part of this version"):
         set_backend("cpu:later")
 
 
-def test_a_device_without_engines_says_so(monkeypatch):
+def test_a_device_whose_engines_cannot_run_says_so(monkeypatch):
     monkeypatch.setattr(registry.cuda_probe, "probe_cuda", lambda: Probe(True, "a device"))
-    monkeypatch.setattr(registry, "_MODULES", {})
-    monkeypatch.setattr(registry, "_PLANNED", {"cuda:later": "not part of this version"})
+    monkeypatch.setattr(registry, "_MODULES", {"cuda:later": f"{__name__}:Later"})
     with pytest.raises(BackendUnavailableError, match="cuda:later: not part of this version"):
         set_backend("cuda")
 

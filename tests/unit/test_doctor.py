@@ -121,9 +121,10 @@ def test_the_workspace_limit_is_the_one_in_force():
 
 
 def test_nothing_heavy_is_imported():
+    """But for Numba: whether it compiles is seen by loading it."""
     code = (
         "import io, sys; from gpuconv.diagnosis import doctor; doctor(io.StringIO()); "
-        "print(sorted({'numba', 'rich', 'cupy', 'matplotlib', 'PIL'} & set(sys.modules)))"
+        "print(sorted({'rich', 'cupy', 'matplotlib', 'PIL'} & set(sys.modules)))"
     )
     result = subprocess.run(
         [sys.executable, "-c", code],

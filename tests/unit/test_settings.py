@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from gpuconv import settings
+from gpuconv.backends.cpu_probe import usable_cores
 from gpuconv.errors import InvalidArgumentError
 from gpuconv.settings import Config, cache_folder
+from gpuconv_kernels import threads
+from gpuconv_kernels.threads import usual_threads
 
 
 def test_the_defaults() -> None:
@@ -32,7 +36,10 @@ def test_the_workspace_is_a_sixteenth_of_a_small_memory(monkeypatch: pytest.Monk
 def test_settings_are_kept() -> None:
     config = Config()
     config.autotune, config.deterministic, config.workspace_limit = True, False, np.int64(500)
-    assert repr(config) == "Config(autotune=True, deterministic=False, workspace_limit=500)"
+    assert repr(config) == (
+        f"Config(autotune=True, deterministic=False, threads={usual_threads()}, winograd=auto, "
+        f"workspace_limit=500)"
+    )
     assert config.chosen_workspace_limit == 500
     config.autotune = np.bool_(False)
     assert config.autotune is False
@@ -54,6 +61,54 @@ def test_switches_take_booleans_only(name: str, value: object) -> None:
 def test_an_impossible_workspace(value: object) -> None:
     with pytest.raises(InvalidArgumentError, match=r"at least 1, or None\. Received: "):
         Config().workspace_limit = value  # type: ignore[assignment]
+
+
+def test_one_number_of_threads_for_kernels_and_blas() -> None:
+    config = Config()
+    assert config.threads == usual_threads()
+    config.threads = np.int64(1)
+    try:
+        assert (config.threads, threads.threads()) == (1, 1)
+        pools = [p for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"]
+        assert pools
+        assert {p["num_threads"] for p in pools} == {1}
+    finally:
+        config.threads = None
+    assert config.threads == threads.threads() == usual_threads()
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "1", True, np.array([7])])
+def test_an_impossible_number_of_threads(value: object) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"threads must be .*, or None\. Received: "):
+        Config().threads = value  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("words", [("3", ""), ("", "3"), ("3", "2"), ("0", "3,1"), ("x", "3")])
+def test_the_usual_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, str]
+) -> None:
+    monkeypatch.setenv("GPUCONV_THREADS", words[0])
+    monkeypatch.setenv("OMP_NUM_THREADS", words[1])
+    assert threads._find_usual() == 3
+
+
+def test_the_usual_number_of_threads_is_that_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GPUCONV_THREADS", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert threads._find_usual() == usable_cores()
+
+
+@pytest.mark.parametrize("value", ["auto", "off", 2, 4, 6])
+def test_winograds_tiles(value: str | int) -> None:
+    config = Config()
+    config.winograd = value
+    assert config.winograd == value
+
+
+@pytest.mark.parametrize("value", [3, "on", True, None, 2.5])
+def test_other_tiles_are_refused(value: object) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"one of 'auto', 'off', 2, 4, 6\. Received: "):
+        Config().winograd = value  # type: ignore[assignment]
 
 
 def test_a_slip_gets_a_suggestion() -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
+import pickle
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,10 +72,26 @@ _ENTRY = {"error_model": "numpy", "no_cpython_wrapper": True}
 _folder: Path | None = None
 
 
+_VERSIONS_KEPT = 4
+
+
 def keep_compiled_in(folder: Path | None) -> None:
-    """Say where machine code is kept between processes; None: nowhere, the default."""
+    """Say where machine code is kept between processes; None: nowhere, the default.
+
+    Each version of the kernels, and each kind of CPU, has a folder of its own in there.
+    """
     global _folder
-    _folder = folder
+    _folder = None if folder is None else folder / _version()
+
+
+def _make(folder: Path) -> None:
+    """Make the folder of this version, and remove those that have not been made for longest."""
+    if folder.is_dir():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    versions = sorted(folder.parent.iterdir(), key=lambda f: f.stat().st_mtime)
+    for old in versions[:-_VERSIONS_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def compiled(function: Callable[..., Any], *choices: object) -> Any:
@@ -114,15 +132,17 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 
 @functools.cache
-def _sources() -> str:
-    """A digest of all that decides the machine code but for the CPU, which Numba looks at itself.
+def _version() -> str:
+    """A digest of all that decides the machine code: sources, compiler, CPU.
 
     Numba would notice changes of the file of a kernel, and not of the files of what it calls.
     """
-    digest = hashlib.sha256(f"{numba.__version__} {binding.llvm_version_info}".encode())
+    cpu = f"{binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}"
+    python = f"{sys.version_info[:2]} {numba.__version__} {binding.llvm_version_info}"
+    digest = hashlib.sha256(f"{python} {cpu}".encode())
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()
+    return digest.hexdigest()[:16]
 
 
 class _Locator(caching._CacheLocator):  # type: ignore[misc]
@@ -133,18 +153,21 @@ class _Locator(caching._CacheLocator):  # type: ignore[misc]
         return str(self._folder)
 
     def get_source_stamp(self) -> str:
-        return _sources()
+        return _version()
 
     def get_disambiguator(self) -> str:
         return self._name
 
 
 class _Impl(caching.CompileResultCacheImpl):  # type: ignore[misc]
-    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
+    def __init__(self, function: Callable[..., Any], folder: Path, choices: str) -> None:
         module = function.__module__.rpartition(".")[2]
+        # A file for each kernel: Numba numbers the kernels of one file, and two processes that
+        # compile at the same time might give two of them the same number.
+        which = hashlib.sha256(choices.encode()).hexdigest()[:16]
         self._lineno = function.__code__.co_firstlineno
         self._locator = _Locator(folder, module)
-        self._filename_base = f"{module}.{function.__name__}"
+        self._filename_base = f"{module}.{function.__name__}.{which}"
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
@@ -157,12 +180,12 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         self._name = repr(function)
         self._py_func = function
         self._choices = choices
-        self._impl = _Impl(function, folder)
+        self._impl = _Impl(function, folder, choices)
         self._cache_path = str(folder)
         self._cache_file = caching.IndexDataCacheFile(
             cache_path=self._cache_path,
             filename_base=self._impl.filename_base,
-            source_stamp=_sources(),
+            source_stamp=_version(),
         )
         self.enable()
 
@@ -172,12 +195,16 @@ class _Cache(FunctionCache):  # type: ignore[misc]
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except (OSError, EOFError):  # as if it were not there
+        except Exception:  # whatever reading a damaged file raises: as if it were not there
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
-            os.makedirs(self._cache_path, exist_ok=True)
-            super().save_overload(sig, data)
+            _make(Path(self._cache_path))
+            try:
+                super().save_overload(sig, data)
+            except (pickle.PickleError, EOFError, ValueError):  # a damaged index: a new one
+                self.flush()
+                super().save_overload(sig, data)
         except OSError:  # a full or read-only disk: the kernel works, the next process compiles
             self.disable()
