@@ -1,8 +1,10 @@
-"""Convolution layers and a training step on the CPU, beside PyTorch where it is installed.
+"""Every CPU engine beside PyTorch: convolutions, pooling, BatchNorm, Adam, training, ``fit``.
 
-    python benchmarks/cpu.py                 # ResNet-50's layers at batch 8, the seed network
-    python benchmarks/cpu.py --quick         # four layers, few rounds
-    python benchmarks/cpu.py --out results   # keep table, JSON and picture
+    python benchmarks/cpu.py                              # what fits into six minutes, goals first
+    python benchmarks/cpu.py --quick                      # a few rows of each part
+    python benchmarks/cpu.py --part vgg16 --batch 8       # or --layer "3x3*", --operation forward
+    python benchmarks/cpu.py --out results                # keep table, JSON and picture
+    python benchmarks/cpu.py --out results --resume       # go on where the time was up
 
 The same as ``gpuconv bench --backend cpu``, from the checkout.
 """

@@ -7,10 +7,10 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from gpuconv.benchmarks.devices import Array, Device
 from gpuconv.errors import UnsupportedError
@@ -40,6 +40,8 @@ class Candidate:
         details: facts for the record: engine, algorithm, workspace.
         chain: calls between two time stamps. 1: each call is stamped in a full queue, which gives
             the device's time. More: the time of a call in a row of them, the host's part included.
+        memory: whether the device can say what it needs; else that is not asked.
+        after: more for the record, which is known when it was timed.
     """
 
     name: str
@@ -48,6 +50,32 @@ class Candidate:
     context: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
     details: dict[str, Any] = field(default_factory=dict)
     chain: int = 1
+    memory: bool = True
+    after: Callable[[], dict[str, Any]] = dict
+
+
+class Turns(Protocol):
+    """How samples of one candidate are taken: made of a device, a candidate and a clock.
+
+    Attributes:
+        samples: milliseconds, so far.
+        finished: whether there are enough.
+    """
+
+    samples: list[float]
+
+    @property
+    def finished(self) -> bool:
+        """Whether there are enough samples."""
+
+    def take(self) -> None:
+        """Take some samples."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return what they say, for the record."""
+
+
+Taken = Mapping[str, Turns]
 
 
 def run(
@@ -55,6 +83,8 @@ def run(
     makers: dict[str, Callable[[], Candidate]],
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
+    turns_of: Callable[[Device, Candidate, Callable[[], float]], Turns] | None = None,
+    settled: Callable[[Taken], Collection[str]] = lambda taken: (),
 ) -> dict[str, dict[str, Any]]:
     """Check and time candidates.
 
@@ -63,28 +93,31 @@ def run(
         makers: name -> what makes the candidate; a failure to make it is part of the record.
         seconds: for the timing of all of them together, beyond three turns each.
         clock: of the host.
+        turns_of: how samples are taken; default: by time stamps in a queue that is kept full.
+        settled: given the turns so far, names those for whom three were enough.
 
     Returns:
         Name -> record. ``state`` is "ok", "WRONG", "refused", "out of memory" or "failed", with a
         ``reason``. Checked ones have ``error`` and ``allowed``, timed ones ``ms`` (median),
         ``min_ms``, ``p25_ms``, ``p75_ms``, ``samples``, ``host_us`` (what a call costs the host),
-        ``cold_ms`` (the first call, compilation included) and ``extra_mib`` (memory at its worst,
-        the result included).
+        ``cold_ms`` (the first call, compilation included), ``result_mib`` and ``extra_mib`` (memory
+        at its worst, the result included).
 
     Raises:
         DeviceLostError: the device failed in a way that ends its use in this process.
     """
     records: dict[str, dict[str, Any]] = {}
-    timed: dict[str, _Turns] = {}
+    timed: dict[str, Turns] = {}
     for name, make in makers.items():
         record, candidate = _checked(device, make, clock)
         records[name] = record
         if candidate is not None:
-            timed[name] = _Turns(device, candidate, clock)
+            timed[name] = (turns_of or _QueuedTurns)(device, candidate, clock)
     end = clock() + seconds
     turn = 0
     while timed and (turn < 3 or clock() < end):
         turn += 1
+        over = {}
         for name, turns in list(timed.items()):
             try:
                 turns.take()
@@ -92,9 +125,13 @@ def run(
                 records[name].update(_failure(device, error))
                 del timed[name]
             else:
-                if len(turns.samples) >= _MOST_SAMPLES:
-                    records[name].update(turns.summary())
-                    del timed[name]
+                if turns.finished:
+                    over[name] = turns
+        if turn >= 3:
+            over.update((name, timed[name]) for name in settled(timed))
+        for name, turns in over.items():
+            records[name].update(turns.summary())
+            del timed[name]
     for name, turns in timed.items():
         records[name].update(turns.summary())
     return records
@@ -113,6 +150,7 @@ def _checked(
             result = candidate.calls[0]()
             device.synchronize()
             record["cold_ms"] = (clock() - start) * 1e3
+            record["result_mib"] = getattr(result, "nbytes", 0) / 1024**2
             error, allowed = (float(value) for value in candidate.check(result))
             del result
             record["error"] = error if math.isfinite(error) else None  # JSON has no NaN
@@ -121,7 +159,8 @@ def _checked(
                 record["state"] = WRONG
                 record["reason"] = f"differs by {error:.1e}, {allowed:.1e} is allowed"
                 return record, None
-            record["extra_mib"] = device.peak_bytes(candidate.calls[0]) / 1024**2
+            if candidate.memory:
+                record["extra_mib"] = device.peak_bytes(candidate.calls[0]) / 1024**2
         return record, candidate
     except Exception as error:  # of any library; it is recorded, and the others go on
         return _failure(device, error), None
@@ -142,8 +181,8 @@ def _failure(device: Device, error: Exception) -> dict[str, Any]:
     return {"state": FAILED, "reason": reason}
 
 
-class _Turns:
-    """The samples of one candidate."""
+class _QueuedTurns:
+    """The samples of one candidate on a device that works off a queue."""
 
     def __init__(self, device: Device, candidate: Candidate, clock: Callable[[], float]) -> None:
         self.device, self.candidate, self.clock = device, candidate, clock
@@ -151,6 +190,11 @@ class _Turns:
         self.host: list[float] = []
         self._calls: Iterator[Callable[[], Any]] = itertools.cycle(candidate.calls)
         self._number = 3
+
+    @property
+    def finished(self) -> bool:
+        """Whether there are enough samples."""
+        return len(self.samples) >= _MOST_SAMPLES
 
     def take(self) -> None:
         """Take some samples; the first turn also finds out how many a turn should have."""
@@ -193,16 +237,22 @@ class _Turns:
         self.samples.append(device.milliseconds(first, last) / number)
 
     def summary(self) -> dict[str, Any]:
-        ordered = sorted(self.samples)
-        quarter = statistics.quantiles(ordered, n=4, method="inclusive")
-        return {
-            "ms": statistics.median(ordered),
-            "min_ms": ordered[0],
-            "p25_ms": quarter[0],
-            "p75_ms": quarter[2],
-            "samples": len(ordered),
-            "host_us": min(self.host) * 1e6,
-        }
+        """Return the spread of the samples, and what a call costs the host."""
+        more = {"host_us": min(self.host) * 1e6}
+        return spread(self.samples) | more | self.candidate.after()
+
+
+def spread(samples: Sequence[float]) -> dict[str, Any]:
+    """Return median, minimum, quartiles and number of some milliseconds, for the record."""
+    ordered = sorted(samples)
+    quarter = statistics.quantiles(ordered, n=4, method="inclusive")
+    return {
+        "ms": statistics.median(ordered),
+        "min_ms": ordered[0],
+        "p25_ms": quarter[0],
+        "p75_ms": quarter[2],
+        "samples": len(ordered),
+    }
 
 
 def copies(device: Device, operands: Sequence[Array], most: int = 64) -> list[list[Array]]:

@@ -1,243 +1,248 @@
-"""Convolution layers and a training step on the CPU, beside PyTorch where it is installed.
+"""Convolutions, passes over the numbers, training and inference on the CPU, beside PyTorch.
 
-Candidates run in turns in one process (see timing.py). Results are compared with PyTorch's before
-anything is timed. PyTorch runs in its better memory format for each layer; both are in the JSON.
+Every engine that can run here, and PyTorch in both memory formats where it is installed, take turns
+in one process (see timing.py). Every result is compared with the NumPy engine's before it is timed.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
+import dataclasses
+import fnmatch
 import importlib.util
-import json
-import math
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-import gpuconv as gc
 from gpuconv.backends.cpu_probe import usable_cores
-from gpuconv.benchmarks import pytorch
-from gpuconv.benchmarks.machine import provenance
-from gpuconv.benchmarks.shapes import RESNET50, ConvShape
-from gpuconv.benchmarks.timing import Timing, interleaved
-from gpuconv.zoo import seed_network
+from gpuconv.benchmarks import cpu_goals, cpu_report, gpu_report, keeping, machine, pytorch
+from gpuconv.benchmarks.candidates import WRONG, Candidate, run
+from gpuconv.benchmarks.cpu_device import CpuDevice
+from gpuconv.benchmarks.cpu_workload import (
+    NETWORKS,
+    PARTS,
+    TRAINING_BATCHES,
+    batch_of_goals,
+    rows,
+    single_engines,
+)
+from gpuconv.benchmarks.devices import Device
+from gpuconv.benchmarks.timing import RestedTurns, far_behind
+from gpuconv.benchmarks.workload import OPERATIONS, Row
+from gpuconv.errors import FileFormatError, InvalidArgumentError
+from gpuconv.io import atomic_path
 
-SQUARE = 1024
-"""Extent of the square matrix product that stands for the machine's BLAS rate."""
-OPERATIONS = ("forward", "backward_input", "backward_weight")
-QUICK = ("3x3 64-64 @56", "3x3 512-512 @7", "1x1 256-64 @56", "1x1/2 256-512 @56")
+QUICK = (
+    "3x3 64-64 @56",
+    "3x3 512-512 @7",
+    "1x1 256-64 @56",
+    "1x1/2 256-512 @56",
+    "dw 3x3 144 @56",
+    "3x3 256-256 @56",
+    "3x3 64-64 @6",
+    "*seed*",
+    "* 64 @56",
+    "avg 3x3*",
+)
+PACKAGES = ("numba", "llvmlite", "torch")
+NAME = "cpu"
+"""Of the files."""
+
+Record = dict[str, Any]
+RIVALS = {f"torch {memory}" for memory in pytorch.FORMATS}
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> int:
     """Run what the command line asks for; returns the exit status.
 
+    0: all was right; 1: a result was wrong; 2: options that make no sense; 130 after Ctrl-C. What
+    was measured is kept in each case.
+
     Args:
         arguments: default: those of the process.
         program: what the command is called in its help.
     """
-    parser = argparse.ArgumentParser(program, description=__doc__.split("\n")[0])
-    parser.add_argument("--batch", type=int, default=8, help="default 8")
-    parser.add_argument("--rounds", type=int, default=15, help="at most, default 15")
-    parser.add_argument("--budget", type=float, default=3.0, help="seconds a row, default 3")
-    parser.add_argument("--quick", action="store_true", help="four layers, five rounds")
-    parser.add_argument("--out", type=Path, help="folder for table, JSON and picture")
-    options = parser.parse_args(arguments)
-    rounds = 5 if options.quick else options.rounds
-    layers = [s for s in RESNET50 if not options.quick or s.name in QUICK]
-    torch = pytorch.load()
+    options = _parser(program).parse_args(arguments)
+    try:
+        return _run(options, CpuDevice())
+    except (InvalidArgumentError, FileFormatError, OSError) as error:
+        print(f"cpu benchmark: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser(program: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(program, description=__doc__)
+    add = parser.add_argument
+    operations = (*OPERATIONS, "predict", "epoch")
+    add("--part", action="append", choices=PARTS, help="default: all; repeatable")
+    add("--operation", action="append", choices=operations, help="default: all; repeatable")
+    add("--layer", action="append", help="names like this, with * and ?; repeatable")
+    add("--quick", action="store_true", help="a few rows of each part, half a minute")
+    add("--engine", action="append", help="by its name, or cpu; default: all; repeatable")
+    add("--no-torch", action="store_true", help="do not time PyTorch")
+    add("--batch", action="append", type=int, help="of layers; default 8 and 1, VGG-16 also 4")
+    add("--training-batch", action="append", type=int, help="default 32 and 128")
+    add("--seconds", type=float, default=None, help="of timing for each row, default 0.6")
+    add("--budget", type=float, default=340.0, help="seconds for all, default 340")
+    add("--out", type=Path, default=None, help="folder for table, JSON and picture")
+    add("--resume", action="store_true", help="keep the rows that are in --out already")
+    add("--commit", default=None, help="what was measured, where git is not at hand")
+    return parser
+
+
+# --- the run ------------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace, device: Device) -> int:
+    end = time.perf_counter() + options.budget
+    torch = None if options.no_torch else pytorch.load()
     if torch is not None:
         torch.set_num_threads(usable_cores())
-    lines: list[str] = []
-
-    def say(line: str = "") -> None:
-        lines.append(line)
-        print(line, flush=True)
-
-    where = provenance("torch")
-    say(f"{where['processor']}, {where['cores']} cores; versions {where['versions']}")
-    if torch is None:
-        say("PyTorch is not installed: gpuconv alone is timed.")
-    say("of BLAS: rate by that of a square matrix product; of GEMM: by the same product alone")
-    say()
-    say(
-        f"{'layer, batch ' + str(options.batch):<22}{'operation':<17}{'ms':>8}{'GFLOP/s':>9}"
-        f"{'of BLAS':>9}{'of GEMM':>9}{'PyTorch ms':>12}{'ratio':>7}"
+    waiting = collections.deque(_wanted(options, device, torch))
+    if not waiting:
+        raise InvalidArgumentError("no row is called that; the names stand in the table")
+    result = _empty(options, device, torch)
+    stem = None if options.out is None else options.out / NAME
+    if options.resume:
+        if stem is None:
+            raise InvalidArgumentError("--resume goes on with what is in a folder: --out")
+        keeping.resume(result, stem.with_suffix(".json"))
+    if stem is not None:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+    done = {gpu_report.key(row) for row in result["rows"]}
+    waiting = collections.deque(row for row in waiting if row.key not in done)
+    for text in cpu_report.header({**result, "rates": None}):
+        print(text)
+    status = keeping.measure(
+        result,
+        waiting,
+        lambda: "\n".join([_measured_again(result, device), "", cpu_report.title(result)]),
+        _recorder(options, device, result),
+        _liner(result),
+        None if stem is None else stem.with_suffix(".json"),
+        end,
     )
-    results = []
-    for shape in layers:
-        for operation in OPERATIONS:
-            row = time_layer(shape, operation, options.batch, rounds, options.budget, torch)
-            results.append(row)
-            say(_line(row))
-    say()
-    for operation in OPERATIONS:
-        say(_summary(operation, results))
-    say()
-    steps = [time_training_step(batch, rounds, torch) for batch in (32, 128)]
-    for step in steps:
-        rival = ""
-        if "ratio" in step:
-            rival = f"; PyTorch {step['torch_ms']:.1f} ms (contiguous), ratio {step['ratio']:.2f}"
-        say(f"seed network, training step at batch {step['batch']}: {step['ms']:.1f} ms{rival}")
-    if options.out is not None:
-        keep(options.out, where, results, steps, lines)
-    return 0
+    _finish(result, stem)
+    wrong = any(
+        record["state"] == WRONG for row in result["rows"] for record in row["candidates"].values()
+    )
+    return status or int(wrong)
 
 
-def time_layer(
-    shape: ConvShape, operation: str, batch: int, rounds: int, budget: float, torch: Any
-) -> dict[str, Any]:
-    """Time one operation of one layer, in turns with BLAS and with PyTorch.
+def _wanted(options: argparse.Namespace, device: Device, torch: Any) -> Iterator[Row]:
+    known = (*device.engines, device.backend)
+    for name in options.engine or ():
+        if name not in known:
+            raise InvalidArgumentError(f"--engine takes {', '.join(known)}. Received: {name}")
+    for word, batches in (("--batch", options.batch), ("--training-batch", options.training_batch)):
+        if batches is not None and min(batches) < 1:
+            raise InvalidArgumentError(f"{word} must be at least 1. Received: {min(batches)}")
+    quick = options.quick and options.batch is None
+    training = options.training_batch or (TRAINING_BATCHES[:1] if quick else TRAINING_BATCHES)
+    patterns = options.layer or (QUICK if options.quick else ["*"])
+    for row in rows(device, torch, options.batch, training, options.engine):
+        if row.part not in (options.part or PARTS):
+            continue
+        if quick and row.part in NETWORKS and row.batch != batch_of_goals(row.part):
+            continue
+        if options.operation and row.operation not in options.operation:
+            continue
+        if any(fnmatch.fnmatchcase(row.layer, pattern) for pattern in patterns):
+            yield row
 
-    ``of_blas`` compares the rate with that of a square matrix product, ``of_gemm`` with the product
-    of this operation's own shape on a column matrix that is there already; ``ratio`` is gpuconv's
-    time by PyTorch's better one.
-    """
-    ours, rivals, check = _candidates(shape, operation, batch, torch)
-    check()
-    flops = shape.flops(batch)
-    candidates = {
-        "gpuconv": ours,
-        **rivals,
-        "square": _square(),
-        "gemm": _product(shape, operation, batch),
+
+def _recorder(
+    options: argparse.Namespace, device: Device, result: Record
+) -> Callable[[Row], Record]:
+    """Return what does a row; between parts it looks again at what the cores can do."""
+    seconds = options.seconds
+    if seconds is None:
+        seconds = 0.25 if options.quick else 0.6
+    last: list[tuple[str, int]] = []
+
+    def record(row: Row) -> Record:
+        if last and last[-1] != (row.part, row.batch):
+            _measured_again(result, device)
+        last[:] = [(row.part, row.batch)]
+        more: Record = {}
+
+        def timed(makers: dict[str, Callable[[], Candidate]]) -> dict[str, Record]:
+            sides = {name: name for name in makers}
+            if row.chosen is not None:  # else everybody is somebody's goal
+                more["chosen"] = row.chosen()
+                sides |= dict.fromkeys(sides.keys() & RIVALS, "torch")
+                sides |= dict.fromkeys(sides.keys() & set(device.engines), "engines")
+            settled = far_behind(sides, {result["judged"], more.get("chosen")})
+            return run(device, makers, seconds, turns_of=RestedTurns, settled=settled)
+
+        return keeping.record(device, row, timed) | more
+
+    return record
+
+
+def _measured_again(result: Record, device: Device) -> str:
+    """Keep the best rates of the run: others may have had the machine when they were measured."""
+    before, now = result["rates"] or {}, dataclasses.asdict(device.rates())
+    result["rates"] = {name: max(value, before.get(name, 0.0)) for name, value in now.items()}
+    return cpu_report.rates(result)
+
+
+def _liner(result: Record) -> Callable[[Record], str]:
+    """Return what makes the lines of the table, with a heading where a part begins."""
+    last = ""
+
+    def line(row: Record) -> str:
+        nonlocal last
+        above, last = last, cpu_report.heading(row)
+        text = cpu_report.line(result, row)
+        return text if above == last else f"{last}\n{text}"
+
+    return line
+
+
+# --- what is kept -------------------------------------------------------------------------------
+
+
+def _empty(options: argparse.Namespace, device: Device, torch: Any) -> Record:
+    found = machine.provenance(*PACKAGES)
+    command = found.pop("command")
+    names = options.engine or [*device.engines, device.backend]
+    return {
+        **found,
+        "commit": options.commit or found["commit"],
+        "commands": [command],
+        "device": device.describe(),
+        "backend": device.backend,
+        "engines": list(dict.fromkeys((*single_engines(device, names), *names))),
+        "judged": options.engine[0] if options.engine else device.backend,
+        "torch_threads": None if torch is None else torch.get_num_threads(),
+        "rates": None,
+        "not_reached": 0,
+        "rows": [],
+        "goals": [],
     }
-    timings = interleaved(candidates, rounds, budget=budget)
-    best = timings["gpuconv"].minimum
-    row: dict[str, Any] = {
-        "layer": shape.name,
-        "operation": operation,
-        "batch": batch,
-        "ms": best * 1e3,
-        "median_ms": timings["gpuconv"].median * 1e3,
-        "gflops": flops / best / 1e9,
-        "blas_gflops": 2 * SQUARE**3 / timings["square"].minimum / 1e9,
-        "of_gemm": timings["gemm"].minimum / best,
-        "rounds": timings["gpuconv"].rounds,
-    }
-    row["of_blas"] = row["gflops"] / row["blas_gflops"]
-    if rivals:
-        rival: Timing = min((timings[name] for name in rivals), key=lambda t: t.minimum)
-        row["torch_ms"] = rival.minimum * 1e3
-        row["ratio"] = best / rival.minimum
-        row["torch_by_format_ms"] = {n: timings[n].minimum * 1e3 for n in rivals}
-    return row
 
 
-def _square() -> Callable[[], Any]:
-    a = np.random.default_rng(0).standard_normal((SQUARE, SQUARE), dtype="float32")
-    return lambda: a @ a
-
-
-def _product(shape: ConvShape, operation: str, batch: int) -> Callable[[], Any]:
-    """The matrix product that im2col leads to, without im2col."""
-    positions, depth = batch * shape.output**2, shape.channels * shape.kernel**2
-    if operation == "backward_input":
-        positions = batch * shape.extent**2
-        # Only the taps that meet a position are multiplied: all of them at stride 1.
-        depth = shape.filters * shape.kernel**2 // shape.stride**2 or shape.filters
-    columns = np.ones((positions, depth), "float32")
-    if operation == "backward_weight":
-        gradient = np.ones((positions, shape.filters), "float32")
-        return lambda: columns.T @ gradient
-    out = shape.channels if operation == "backward_input" else shape.filters
-    weights = np.ones((depth, out), "float32")
-    return lambda: columns @ weights
-
-
-def _candidates(
-    shape: ConvShape, operation: str, batch: int, torch: Any
-) -> tuple[Callable[[], Any], dict[str, Callable[[], Any]], Callable[[], None]]:
-    rng = np.random.default_rng(0)
-
-    def normal(*extents: int) -> np.ndarray[Any, Any]:
-        return rng.standard_normal(extents, dtype="float32")
-
-    x = normal(batch, shape.extent, shape.extent, shape.channels)
-    w = normal(shape.kernel, shape.kernel, shape.channels, shape.filters)
-    dy = normal(batch, shape.output, shape.output, shape.filters)
-    words = {"stride": shape.stride, "padding": shape.pad}
-    ours: dict[str, Callable[[], Any]] = {
-        "forward": lambda: gc.ops.conv2d(x, w, **words),
-        "backward_input": lambda: gc.ops.conv2d_backward_input(dy, w, x.shape, **words),
-        "backward_weight": lambda: gc.ops.conv2d_backward_weight(dy, x, w.shape, **words),
-    }
-    if torch is None:
-        return ours[operation], {}, lambda: None
-    rivals = {}
-    for memory in pytorch.FORMATS:
-        tx, tdy = pytorch.images(torch, x, memory), pytorch.images(torch, dy, memory)
-        tw = pytorch.weights(torch, w, memory)
-        rivals[memory] = pytorch.convolution(torch, operation, shape, tx, tw, tdy)
-
-    def check() -> None:
-        actual = ours[operation]()
-        expected = pytorch.convolution_result(operation, rivals["contiguous"]()).numpy()
-        error = np.abs(actual - expected).max() / np.abs(expected).max()
-        if not error < 1e-4:
-            raise SystemExit(f"{shape.name} {operation}: differs from PyTorch by {error:.1e}")
-
-    return ours[operation], rivals, check
-
-
-def time_training_step(batch: int, rounds: int, torch: Any) -> dict[str, Any]:
-    """Time a whole training step (forward, backward, Adam) of the seed network."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch, 32, 32, 3), dtype="float32")
-    y = rng.integers(0, 10, batch)
-    gc.set_seed(0)
-    model = seed_network()
-    model.compile("adam", "sparse_categorical_crossentropy")
-    candidates: dict[str, Callable[[], Any]] = {"gpuconv": lambda: model.train_step(x, y)}
-    if torch is not None:
-        candidates["torch"] = pytorch.training_step(torch, "seed", x, y)
-    timings = interleaved(candidates, rounds, budget=6.0)
-    step: dict[str, Any] = {"batch": batch, "ms": timings["gpuconv"].minimum * 1e3}
-    if torch is not None:
-        step["torch_ms"] = timings["torch"].minimum * 1e3
-        step["ratio"] = timings["gpuconv"].minimum / timings["torch"].minimum
-    return step
-
-
-def keep(
-    folder: Path,
-    where: dict[str, Any],
-    results: list[dict[str, Any]],
-    steps: list[dict[str, Any]],
-    lines: list[str],
-) -> None:
-    """Write the table, the JSON and, with Matplotlib, the picture."""
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {**where, "layers": results, "training_steps": steps}
-    (folder / "cpu.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    (folder / "cpu.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+def _finish(result: Record, stem: Path | None) -> None:
+    """Print the goals; write the table, the JSON and, with Matplotlib, the picture."""
+    result["goals"] = cpu_goals.reached(result)
+    summary = list(cpu_report.summary(result))
+    print("", *summary, sep="\n")
+    if stem is None:
+        return
+    keeping.save(result, stem.with_suffix(".json"))
+    lines = [*cpu_report.header(result), "", *cpu_report.whole_table(result), "", *summary]
+    with atomic_path(stem.with_suffix(".txt")) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    written = [f"{NAME}.json", f"{NAME}.txt"]
     if importlib.util.find_spec("matplotlib") is None:
         print("The picture needs Matplotlib: python -m pip install 'gpuconv[plot]'")
-        return
-    from gpuconv.benchmarks.cpu_picture import draw_layers
+    else:
+        from gpuconv.benchmarks.cpu_picture import draw
 
-    draw_layers(results, folder / "cpu.png")
-
-
-def _line(row: dict[str, Any]) -> str:
-    rival = f"{row['torch_ms']:>12.2f}{row['ratio']:>7.2f}" if "ratio" in row else ""
-    return (
-        f"{row['layer']:<22}{row['operation']:<17}{row['ms']:>8.2f}{row['gflops']:>9.0f}"
-        f"{row['of_blas']:>9.0%}{row['of_gemm']:>9.0%}{rival}"
-    )
-
-
-def _summary(operation: str, results: list[dict[str, Any]]) -> str:
-    rows = [r for r in results if r["operation"] == operation]
-    threes = [r for r in rows if r["layer"].startswith("3x3")]
-    blas, gemm = (_geomean([r[key] for r in threes]) for key in ("of_blas", "of_gemm"))
-    text = f"{operation:<17} 3x3 layers: {blas:.0%} of BLAS, {gemm:.0%} of GEMM (geometric means)"
-    if "ratio" in rows[0]:
-        text += f"; time ratio to PyTorch, all layers: {_geomean([r['ratio'] for r in rows]):.2f}"
-    return text
-
-
-def _geomean(values: list[float]) -> float:
-    return math.exp(sum(math.log(v) for v in values) / len(values)) if values else math.nan
+        if draw(result, stem.with_suffix(".png")):
+            written.append(f"{NAME}.png")
+    print(f"In {stem.parent}: {', '.join(written)}")

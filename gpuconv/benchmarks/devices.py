@@ -1,4 +1,4 @@
-"""What the GPU benchmark needs of a device; the tests drive it with one that is made of NumPy."""
+"""What a benchmark needs of a device; the GPU's is tested with one that is made of NumPy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ class Rates:
 
     Attributes:
         copy: bytes a second, read and written, of a copy within the device's memory.
-        gemm: float32 operations a second of the library's 8192 x 8192 x 8192 product, without TF32.
+        gemm: float32 operations a second of the library's product of large square matrices, without
+            TF32: 8192 x 8192 on a GPU, 1024 x 1024 on the CPU.
         fma: float32 operations a second of multiply-adds in registers: what arithmetic can reach.
     """
 
@@ -30,12 +31,16 @@ class Device(Protocol):
     Attributes:
         backend: what gpuconv calls it, ``"cuda"``.
         engines: names of the engines to force in turn.
-        cache_bytes: of the last level of cache.
+        cache_bytes: of the last level of cache; 0 where operands need not be kept out of it.
+        sees_tensors: whether ``peak_bytes`` counts PyTorch's memory too.
+        has_tf32: whether PyTorch is timed with TF32 too.
     """
 
     backend: str
     engines: tuple[str, ...]
     cache_bytes: int
+    sees_tensors: bool = True
+    has_tf32: bool = True
 
     def describe(self) -> dict[str, Any]:
         """Return name, driver and versions, for the record; ``"device"`` is its name."""

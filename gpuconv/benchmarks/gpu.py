@@ -11,20 +11,18 @@ import collections
 import dataclasses
 import fnmatch
 import importlib.util
-import json
 import os
 import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gpuconv.backends import registry
-from gpuconv.benchmarks import gpu_report, machine, pytorch
-from gpuconv.benchmarks.candidates import DeviceLostError, run
+from gpuconv.benchmarks import gpu_report, keeping, machine, pytorch
+from gpuconv.benchmarks.candidates import run
 from gpuconv.benchmarks.devices import Device
 from gpuconv.benchmarks.gpu_picture import draw
 from gpuconv.benchmarks.workload import OPERATIONS, PARTS, Row, rows
@@ -41,8 +39,6 @@ QUICK = (
     "*64 @112*",
 )
 PACKAGES = ("numba", "numba-cuda", "cupy-cuda13x", "cupy-cuda12x", "torch")
-SAME = ("backend", "commit", "versions")
-"""What must be the same for a run to go on with the results of another."""
 
 
 def main(
@@ -132,33 +128,30 @@ def _run(options: argparse.Namespace, device: Device) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"gpu-{_slug(result['device']['device'])}"
     if options.resume:
-        _resume(result, stem.with_suffix(".json"))
+        keeping.resume(result, stem.with_suffix(".json"))
     done = {gpu_report.key(row) for row in result["rows"]}
     waiting = collections.deque(row for row in waiting if row.key not in done)
     for text in gpu_report.header(result)[:3]:
         print(text)
 
-    status = 0
-    with _progress(len(waiting)) as (say, advance):
-        try:
-            if waiting:
-                result["rates"] = dataclasses.asdict(device.rates())
-                say(gpu_report.header(result)[3])
-            while waiting and time.perf_counter() - started < options.budget:
-                row = waiting.popleft()  # its operands are freed with it
-                advance(f"{row.layer}, {row.operation}")
-                record = _record(device, row, _seconds(options))
-                result["rows"].append(record)
-                result["not_reached"] = len(waiting)
-                _save(result, stem.with_suffix(".json"))
-                say(gpu_report.line(record))
-        except KeyboardInterrupt:
-            say("Interrupted: what was measured is kept")
-            status = 130
-        except DeviceLostError as error:
-            say(f"The device failed and is of no more use to this process: {error}")
-            status = 1
-    result["not_reached"] = len(waiting)
+    seconds = _seconds(options)
+
+    def rates() -> str:
+        result["rates"] = dataclasses.asdict(device.rates())
+        return gpu_report.header(result)[3]
+
+    def record(row: Row) -> dict[str, Any]:
+        return keeping.record(device, row, lambda makers: run(device, makers, seconds))
+
+    status = keeping.measure(
+        result,
+        waiting,
+        rates,
+        record,
+        gpu_report.line,
+        stem.with_suffix(".json"),
+        started + options.budget,
+    )
     _finish(result, stem)
     wrong = any(
         record["state"] == "WRONG"
@@ -195,27 +188,6 @@ def _seconds(options: argparse.Namespace) -> float:
     return 0.5 if options.quick else 1.0
 
 
-def _record(device: Device, row: Row, seconds: float) -> dict[str, Any]:
-    start = time.perf_counter()
-    try:
-        candidates = run(device, row.makers(), seconds)
-    except DeviceLostError:
-        raise
-    except Exception as error:  # no room for the operands, for one: the next row may have it
-        candidates = {"operands": {"state": "failed", "reason": f"{type(error).__name__}: {error}"}}
-    device.release()
-    return {
-        "part": row.part,
-        "layer": row.layer,
-        "operation": row.operation,
-        "batch": row.batch,
-        "flops": row.flops,
-        "moved": row.moved,
-        "seconds": round(time.perf_counter() - start, 2),
-        "candidates": candidates,
-    }
-
-
 # --- what is kept -------------------------------------------------------------------------------
 
 
@@ -239,43 +211,10 @@ def _empty(
     }
 
 
-def _resume(result: dict[str, Any], path: Path) -> None:
-    """Take the rows of a kept run of the same code on the same machine.
-
-    Raises:
-        FileFormatError: the file cannot be read.
-        InvalidArgumentError: it was made by other code or on another machine.
-    """
-    if not path.exists():
-        return
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        same = {name: kept[name] for name in SAME}
-        device = kept["device"]["device"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise FileFormatError(f"expected the results of a benchmark. Received: {path}") from error
-    same["device"] = device
-    now = {**{name: result[name] for name in SAME}, "device": result["device"]["device"]}
-    for name, value in same.items():
-        if value != now[name]:
-            raise InvalidArgumentError(
-                f"--resume needs results of the same {name}, {now[name]}. "
-                f"Received: {value} in {path}"
-            )
-    result["rows"], result["rates"] = kept["rows"], kept["rates"]
-    result["commands"] = [*kept["commands"], *result["commands"]]
-
-
-def _save(result: dict[str, Any], path: Path) -> None:
-    with atomic_path(path) as temporary:
-        text = json.dumps(result, indent=1, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
 def _finish(result: dict[str, Any], stem: Path) -> None:
     """Print the tables; write them, the JSON and, with Matplotlib, the picture."""
     gpu_report.write(result, sys.stdout)
-    _save(result, stem.with_suffix(".json"))
+    keeping.save(result, stem.with_suffix(".json"))
     text = stem.with_suffix(".txt")
     with atomic_path(text) as temporary, temporary.open("w", encoding="utf-8") as file:
         gpu_report.write(result, file)
@@ -294,29 +233,3 @@ def _default_folder() -> Path:
 
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[str], None]]]:
-    """Yield what prints a line and what tells which row is being done; a bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(highlight=False)
-    columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(
-        *columns, TextColumn("{task.description}", markup=False), console=console,
-        transient=True, disable=not console.is_terminal,
-    ) as bar:  # fmt: skip
-        task = bar.add_task("measuring what the device can do", total=total, completed=-1)
-
-        def say(text: str) -> None:
-            if console.is_terminal:
-                console.print(text, markup=False)
-            else:
-                print(text, flush=True)
-
-        def advance(text: str) -> None:
-            bar.update(task, advance=1, description=text)
-
-        yield say, advance

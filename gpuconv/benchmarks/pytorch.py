@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from gpuconv.benchmarks.shapes import ConvShape, PoolShape
@@ -72,14 +72,15 @@ def convolution(
 
         def run() -> Any:
             with torch.no_grad():
-                return torch.nn.functional.conv2d(x, w, None, stride, pad)
+                return torch.nn.functional.conv2d(x, w, None, stride, pad, 1, shape.groups)
 
         return run
     mask = [operation == "backward_input", operation == "backward_weight", False]
     position = mask.index(True)
     backward = torch.ops.aten.convolution_backward
     ones, zeros = [1, 1], [0, 0]
-    return lambda: backward(dy, x, w, None, stride, pad, ones, False, zeros, 1, mask)[position]
+    words = (stride, pad, ones, False, zeros, shape.groups, mask)
+    return lambda: backward(dy, x, w, None, *words)[position]
 
 
 def convolution_result(operation: str, tensor: Any) -> Any:
@@ -101,6 +102,88 @@ def pooling(torch: Any, operation: str, shape: PoolShape, x: Any, dy: Any) -> Ca
         return lambda: aten.max_pool2d_with_indices(x, *with_indices)[0]
     _, indices = aten.max_pool2d_with_indices(x, *with_indices)
     return lambda: aten.max_pool2d_with_indices_backward(dy, x, *with_indices, indices)
+
+
+def batch_norm(
+    torch: Any, operation: str, x: Any, dy: Any, scale: Array, offset: Array, epsilon: float
+) -> Callable[[], Any]:
+    """Return normalisation by the batch's statistics, or its backward pass, as a function.
+
+    Forward moves the running statistics too; backward also computes the gradients of ``scale`` and
+    ``offset``. The result is a tensor.
+    """
+    aten = torch.ops.aten
+    weight, bias = torch.from_numpy(scale), torch.from_numpy(offset)
+    mean, variance = torch.zeros_like(weight), torch.ones_like(weight)
+    words = (x, weight, bias, mean, variance, True, 0.01, epsilon)
+    if operation == "forward":
+        return lambda: aten.native_batch_norm(*words)[0]
+    _, saved_mean, saved_deviation = aten.native_batch_norm(*words)
+    kept = (mean, variance, saved_mean, saved_deviation, True, epsilon, [True] * 3)
+    return lambda: aten.native_batch_norm_backward(dy, x, weight, *kept)[0]
+
+
+def relu_backward(torch: Any, y: Any, dy: Any) -> Callable[[], Any]:
+    """Return the gradient through ReLU from its output as a function; its result is a tensor."""
+    return lambda: torch.ops.aten.threshold_backward(dy, y, 0)
+
+
+def adam_step(
+    torch: Any, values: Sequence[Array], gradients: Sequence[Array], fused: bool
+) -> Callable[[], Any]:
+    """Return a step of ``torch.optim.Adam`` as a function that returns the first parameter.
+
+    Args:
+        torch: the module.
+        values: copied, as the steps change them.
+        gradients: of the values, the same in every step.
+        fused: one pass over each parameter, which must be asked for; else the default.
+    """
+    parameters = [torch.nn.Parameter(torch.from_numpy(value.copy())) for value in values]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = torch.from_numpy(gradient)
+    optimizer = torch.optim.Adam(parameters, **({"fused": True} if fused else {}))
+
+    def step() -> Any:
+        optimizer.step()
+        return parameters[0].detach()
+
+    return step
+
+
+def inference(
+    torch: Any, x: Array, values: Sequence[Array], memory: str = "contiguous"
+) -> Callable[[], Any]:
+    """Return the seed network's probabilities as a function without arguments.
+
+    Args:
+        torch: the module.
+        x: ``(N, 32, 32, 3)``.
+        values: gpuconv's parameters in the order of the layers.
+        memory: format of images and weights.
+    """
+    nn = torch.nn
+    net = nn.Sequential(*_seed_network(nn), nn.Softmax(1))
+    side = 4  # of the last convolution's result, whose channels come first in a flattened tensor
+    with torch.no_grad():
+        for parameter, value in zip(net.parameters(), values, strict=True):
+            array = torch.from_numpy(value.copy())
+            if array.ndim == 4:
+                array = array.permute(3, 2, 0, 1)
+            elif array.ndim == 2:
+                if array.shape[0] > 64:
+                    array = array.reshape(side, side, -1, array.shape[1]).permute(2, 0, 1, 3)
+                    array = array.reshape(-1, array.shape[3])
+                array = array.T
+            parameter.copy_(array)
+    tx = images(torch, x, memory)
+    net = net.eval().to(memory_format=_format(torch, memory))
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return net(tx)
+
+    return run
 
 
 def training_step(

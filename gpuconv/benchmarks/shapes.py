@@ -6,7 +6,11 @@ from typing import NamedTuple
 
 
 class ConvShape(NamedTuple):
-    """One square 2-D convolution: extent, channels, filters, kernel, stride, pad on each side."""
+    """One square 2-D convolution: extent, channels, filters, kernel, stride, pad on each side.
+
+    ``groups`` is 1 or, for a depthwise layer, the channels; ``often`` is how many layers of the
+    network are like it, where that is asked for.
+    """
 
     name: str
     extent: int
@@ -15,15 +19,31 @@ class ConvShape(NamedTuple):
     kernel: int
     stride: int
     pad: int
+    groups: int = 1
+    often: int = 1
 
     @property
     def output(self) -> int:
         """Extent of the result."""
         return (self.extent + 2 * self.pad - self.kernel) // self.stride + 1
 
+    @property
+    def weights(self) -> tuple[int, int, int, int]:
+        """Shape of the weights, (k, k, C/groups, F)."""
+        return self.kernel, self.kernel, self.channels // self.groups, self.filters
+
     def flops(self, batch: int) -> int:
         """Multiplications and additions of one operation."""
-        return 2 * batch * self.output**2 * self.filters * self.channels * self.kernel**2
+        taps = self.channels // self.groups * self.kernel**2
+        return 2 * batch * self.output**2 * self.filters * taps
+
+    def numbers(self, batch: int) -> int:
+        """Numbers in input, weights and output together."""
+        return (
+            batch * self.extent**2 * self.channels
+            + batch * self.output**2 * self.filters
+            + self.kernel**2 * self.channels // self.groups * self.filters
+        )
 
 
 # He et al. 2016, as torchvision builds it (the stride of a block is in its 3x3 convolution).
@@ -53,17 +73,34 @@ RESNET50 = (
     ConvShape("3x3 512-512 @7", 7, 512, 512, 3, 1, 1),
 )
 
-# Simonyan and Zisserman 2015, configuration D.
+# Simonyan and Zisserman 2015, configuration D: 13 layers.
 VGG16 = (
     ConvShape("3x3 3-64 @224", 224, 3, 64, 3, 1, 1),
     ConvShape("3x3 64-64 @224", 224, 64, 64, 3, 1, 1),
     ConvShape("3x3 64-128 @112", 112, 64, 128, 3, 1, 1),
     ConvShape("3x3 128-128 @112", 112, 128, 128, 3, 1, 1),
     ConvShape("3x3 128-256 @56", 56, 128, 256, 3, 1, 1),
-    ConvShape("3x3 256-256 @56", 56, 256, 256, 3, 1, 1),
+    ConvShape("3x3 256-256 @56", 56, 256, 256, 3, 1, 1, often=2),
     ConvShape("3x3 256-512 @28", 28, 256, 512, 3, 1, 1),
-    ConvShape("3x3 512-512 @28", 28, 512, 512, 3, 1, 1),
-    ConvShape("3x3 512-512 @14", 14, 512, 512, 3, 1, 1),
+    ConvShape("3x3 512-512 @28", 28, 512, 512, 3, 1, 1, often=2),
+    ConvShape("3x3 512-512 @14", 14, 512, 512, 3, 1, 1, often=3),
+)
+
+# Sandler et al. 2018: the depthwise convolutions, width 1, images of 224 x 224.
+MOBILENETV2 = tuple(
+    ConvShape(f"dw 3x3{f'/{stride}' * (stride > 1)} {c} @{extent}", extent, c, c, 3, stride, 1, c)
+    for extent, c, stride in (
+        (112, 32, 1),
+        (112, 96, 2),
+        (56, 144, 1),
+        (56, 144, 2),
+        (28, 192, 1),
+        (28, 192, 2),
+        (14, 384, 1),
+        (14, 576, 1),
+        (14, 576, 2),
+        (7, 960, 1),
+    )
 )
 
 # The network of gpuconv.zoo.seed_network.

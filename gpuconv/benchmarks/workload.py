@@ -1,4 +1,7 @@
-"""The rows of the GPU benchmark: what is computed, by whom, and what the right result is."""
+"""The rows of the benchmarks: what is computed, by whom, and what the right result is.
+
+:func:`rows` are those of the GPU benchmark; ``cpu_workload.py`` adds to them for the CPU.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,7 @@ class Row:
         layer, operation, batch: what is computed.
         flops, moved: operations, and bytes of inputs and outputs, each counted once.
         makers: called when the row's turn comes; returns a maker for each candidate.
+        chosen: returns the engine that the dispatcher would take, where it is no candidate itself.
     """
 
     part: str
@@ -51,6 +55,7 @@ class Row:
     flops: float
     moved: float
     makers: Callable[[], dict[str, Maker]] = field(repr=False, compare=False)
+    chosen: Callable[[], str] | None = field(default=None, repr=False, compare=False)
 
     @property
     def key(self) -> tuple[str, str, str, int]:
@@ -80,15 +85,13 @@ def rows(
     for part in parts:
         if part in CONVOLUTIONS:
             for shape in CONVOLUTIONS[part]:
-                yield from _conv_rows(device, torch, part, shape, batch, names)
+                yield from conv_rows(device, torch, part, shape, batch, names)
         elif part == "pooling":
             for pool in POOLS:
-                yield from _pool_rows(device, torch, pool, batch, names)
+                yield from pool_rows(device, torch, pool, batch, names)
         else:
             for network in ("seed", "digits"):
-                for size in training_batches:
-                    make = functools.partial(_training, device, torch, network, size, names)
-                    yield Row(part, f"{network} network", "step", size, 0.0, 0.0, make)
+                yield from training_rows(device, torch, network, training_batches, names)
 
 
 def force(name: str) -> Callable[[], AbstractContextManager[Any]]:
@@ -105,9 +108,11 @@ def on_the_cpu(function: Callable[[], Any]) -> Any:
 # --- convolution --------------------------------------------------------------------------------
 
 
-def _conv_rows(
+def conv_rows(
     device: Device, torch: Any, part: str, shape: ConvShape, batch: int, names: Sequence[str]
 ) -> Iterator[Row]:
+    """Yield the three operations of a convolution layer."""
+
     def normal(seed: int, *extents: int) -> np.ndarray[Any, Any]:
         return np.random.default_rng(seed).standard_normal(extents, dtype="float32")
 
@@ -116,19 +121,29 @@ def _conv_rows(
         side, out = shape.extent, shape.output
         return (
             normal(1, batch, side, side, shape.channels),
-            normal(2, shape.kernel, shape.kernel, shape.channels, shape.filters),
+            normal(2, *shape.weights),
             normal(3, batch, out, out, shape.filters),
         )
 
-    numbers = (
-        batch * shape.extent**2 * shape.channels
-        + batch * shape.output**2 * shape.filters
-        + shape.kernel**2 * shape.channels * shape.filters
-    )
     for operation in CONV_OPERATIONS:
         make = functools.partial(_conv_makers, device, torch, shape, operation, operands, names)
-        flops = float(shape.flops(batch))
-        yield Row(part, shape.name, operation, batch, flops, 4.0 * numbers, make)
+        flops, moved = float(shape.flops(batch)), 4.0 * shape.numbers(batch)
+        chosen = functools.partial(_conv_choice, device.backend, shape, operation, batch)
+        yield Row(part, shape.name, operation, batch, flops, moved, make, chosen)
+
+
+def _conv_words(shape: ConvShape) -> dict[str, int]:
+    return {"stride": shape.stride, "padding": shape.pad, "groups": shape.groups}
+
+
+def _conv_choice(backend: str, shape: ConvShape, operation: str, batch: int) -> str:
+    x_shape = (batch, shape.extent, shape.extent, shape.channels)
+    op, words = _conv_op(operation), _conv_words(shape)
+    return str(_decision(backend, op, x_shape, shape.weights, words)["engine"])
+
+
+def _conv_op(operation: str) -> str:
+    return "conv2d" if operation == "forward" else f"conv2d_{operation}"
 
 
 def _conv_makers(
@@ -141,7 +156,7 @@ def _conv_makers(
 ) -> dict[str, Maker]:
     host = operands()
     x_shape, w_shape = host[0].shape, host[1].shape
-    words = {"stride": shape.stride, "padding": shape.pad}
+    words = _conv_words(shape)
 
     def ours(x: Array, w: Array, dy: Array) -> Any:
         if operation == "forward":
@@ -151,15 +166,13 @@ def _conv_makers(
         return gc.ops.conv2d_backward_weight(dy, x, w_shape, **words)
 
     length = {
-        "forward": shape.kernel**2 * shape.channels,
-        "backward_input": shape.kernel**2 * shape.filters,
+        "forward": shape.kernel**2 * shape.channels // shape.groups,
+        "backward_input": shape.kernel**2 * shape.filters // shape.groups,
         "backward_weight": host[0].shape[0] * shape.output**2,
     }[operation]
-    # The reference is rounded in float32 too, hence twice.
-    allowed = 2 * tolerance("float32", length)
+    allowed = allowed_error(length)
     expected = device.put(on_the_cpu(lambda: ours(*host)))
     sets = copies(device, host)
-    gradient = "" if operation == "forward" else f"_{operation}"
 
     def engine(name: str) -> Candidate:
         return Candidate(
@@ -167,7 +180,7 @@ def _conv_makers(
             [functools.partial(ours, *arrays) for arrays in sets],
             lambda result: (device.difference(result, expected), allowed),
             force(name),
-            _decision(name, f"conv2d{gradient}", x_shape, w_shape, words),
+            _decision(name, _conv_op(operation), x_shape, w_shape, words),
         )
 
     def rival(name: str, memory: str, tf32: bool) -> Candidate:
@@ -181,25 +194,46 @@ def _conv_makers(
             return device.difference(array, expected), allowed * (TF32_EPSILON if tf32 else 1)
 
         context = functools.partial(pytorch.tensor_cores, torch, tf32)
-        return Candidate(name, [prepared(*arrays) for arrays in sets], check, context)
+        calls = [prepared(*arrays) for arrays in sets]
+        return Candidate(name, calls, check, context, memory=device.sees_tensors)
 
-    return _makers(names, engine, torch, rival)
+    return makers(device, names, engine, torch, rival)
 
 
-def _makers(
+def allowed_error(length: int) -> float:
+    """Return how far, relative to the largest value, a sum of so many products may be off.
+
+    Twice the tolerance of one result: the reference is rounded in float32 too.
+    """
+    return 2 * tolerance("float32", length)
+
+
+def makers(
+    device: Device,
     names: Sequence[str],
     engine: Callable[[str], Candidate],
     torch: Any,
     rival: Callable[[str, str, bool], Candidate],
-    tf32: Sequence[bool] = (False, True),
+    products: bool = True,
 ) -> dict[str, Maker]:
-    makers: dict[str, Maker] = {name: functools.partial(engine, name) for name in names}
+    """Return the makers of a row: each engine, then PyTorch in both memory formats.
+
+    Args:
+        device: where to compute.
+        names: of the engines.
+        engine: makes the candidate of an engine.
+        torch: the module, or None.
+        rival: makes PyTorch's, given its name, the memory format, and whether TF32 is allowed.
+        products: whether TF32 would make a difference, where there is such a thing.
+    """
+    tf32 = (False, True) if products and device.has_tf32 else (False,)
+    found: dict[str, Maker] = {name: functools.partial(engine, name) for name in names}
     if torch is not None:
         for memory in pytorch.FORMATS:
             for coarse in tf32:
                 name = f"torch {memory}{' tf32' if coarse else ''}"
-                makers[name] = functools.partial(rival, name, memory, coarse)
-    return makers
+                found[name] = functools.partial(rival, name, memory, coarse)
+    return found
 
 
 def _decision(
@@ -217,9 +251,11 @@ def _decision(
 # --- pooling ------------------------------------------------------------------------------------
 
 
-def _pool_rows(
+def pool_rows(
     device: Device, torch: Any, shape: PoolShape, batch: int, names: Sequence[str]
 ) -> Iterator[Row]:
+    """Yield the two operations of a pooling layer."""
+
     @functools.cache
     def operands() -> tuple[Any, Any]:
         rng = np.random.default_rng(0)
@@ -233,7 +269,18 @@ def _pool_rows(
     moved = 4.0 * (x_count + y_count * (2 if shape.kind == "max" else 1))
     for operation in POOL_OPERATIONS:
         make = functools.partial(_pool_makers, device, torch, shape, operation, operands, names)
-        yield Row("pooling", shape.name, operation, batch, 0.0, moved, make)
+        chosen = functools.partial(_pool_choice, device.backend, shape, operation, batch)
+        yield Row("pooling", shape.name, operation, batch, 0.0, moved, make, chosen)
+
+
+def _pool_choice(backend: str, shape: PoolShape, operation: str, batch: int) -> str:
+    x_shape = (batch, shape.extent, shape.extent, shape.channels)
+    op, words = _pool_op(shape, operation), {"stride": shape.stride, "padding": shape.pad}
+    return str(_decision(backend, op, x_shape, shape.window, words)["engine"])
+
+
+def _pool_op(shape: PoolShape, operation: str) -> str:
+    return f"{shape.kind}_pool2d{'_backward' if operation == 'backward' else ''}"
 
 
 def _pool_makers(
@@ -264,7 +311,7 @@ def _pool_makers(
         return (gc.ops.max_pool2d(x, shape.window, return_indices=True, **words)[1],)
 
     exact = operation == "forward" and shape.kind == "max"
-    allowed = 0.0 if exact else 2 * tolerance("float32", shape.window**2)
+    allowed = 0.0 if exact else allowed_error(shape.window**2)
     sets = copies(device, (x, dy))
     if operation == "forward":
         expected = device.put(on_the_cpu(lambda: forward(x)))
@@ -279,13 +326,12 @@ def _pool_makers(
                 else functools.partial(backward, b, *places(a))
                 for a, b in sets
             ]
-        op = f"{shape.kind}_pool2d{'_backward' if operation == 'backward' else ''}"
         return Candidate(
             name,
             calls,
             lambda result: (device.difference(result, expected), allowed),
             force(name),
-            _decision(name, op, x.shape, shape.window, words),
+            _decision(name, _pool_op(shape, operation), x.shape, shape.window, words),
         )
 
     def rival(name: str, memory: str, tf32: bool) -> Candidate:
@@ -299,12 +345,21 @@ def _pool_makers(
             )
             for arrays in sets
         ]
-        return Candidate(name, calls, check)
+        return Candidate(name, calls, check, memory=device.sees_tensors)
 
-    return _makers(names, engine, torch, rival, tf32=(False,))
+    return makers(device, names, engine, torch, rival, products=False)
 
 
 # --- training -----------------------------------------------------------------------------------
+
+
+def training_rows(
+    device: Device, torch: Any, network: str, batches: Sequence[int], names: Sequence[str]
+) -> Iterator[Row]:
+    """Yield a training step (forward, backward, Adam) of a network at some batch sizes."""
+    for batch in batches:
+        make = functools.partial(_training, device, torch, network, batch, names)
+        yield Row("training", f"{network} network", "step", batch, 0.0, 0.0, make)
 
 
 def _training(
@@ -361,9 +416,9 @@ def _training(
             # Other initial weights: the loss of ten classes begins near log(10).
             return abs(float(result) - np.log(10.0)), 1.0
 
-        return Candidate(name, [step], check, context, chain=STEPS)
+        return Candidate(name, [step], check, context, chain=STEPS, memory=device.sees_tensors)
 
-    return _makers(names, engine, torch, rival)
+    return makers(device, names, engine, torch, rival)
 
 
 def _same_masks(device: Device, name: str) -> bool:
