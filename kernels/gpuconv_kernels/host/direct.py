@@ -12,12 +12,12 @@ is outside of the input, the address is that of zeros::
     .  o--o--o  .  .  .             ...        zeros, if out      ...           +----------+
 
 A task is a block of pixels and some of the filters. The sum is cut in chunks whose packed weights
-stay in the L1 cache while all pixels of the block stream by; the results wait in y (in L2) between
+stay in the caches while all pixels of the block stream by; the results wait in y (in L2) between
 chunks. The last chunk stores through bias and ReLU::
 
     for 64 filters of the task:
         for a chunk of taps and channels:
-            pack its weights                                 L1, about 24 KB
+            pack its weights                                 48 KB, L1 and L2
             for 6 pixels of the block:                       x and y from L2
                 micro-kernel: 6 x 64 sums += chunk
 
@@ -42,7 +42,7 @@ import numpy as np
 
 from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host import few_channels
-from gpuconv_kernels.host.memory import address, view, zeros
+from gpuconv_kernels.host.memory import address, clear, copy, view, zeros
 from gpuconv_kernels.host.microkernel import (
     RELU,
     micro_kernel_address,
@@ -52,13 +52,14 @@ from gpuconv_kernels.host.microkernel import (
 )
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.target import ITEMSIZE, Host, compiled, host, inlined
+from gpuconv_kernels.host.winograd_transforms import transpose_block
 from gpuconv_kernels.threads import threads
 
 Array = Any
 
-CHUNK_BYTES = 24 * 1024
-"""Packed weights that should stay in the L1 cache, with room for the pixels that stream by."""
-_BLOCK_PIXELS = 240
+CHUNK_BYTES = 48 * 1024
+"""Packed weights of a chunk: they stream from L2, and results are seldom taken up again."""
+_BLOCK_PIXELS = 384
 """Pixels of a block: enough to be worth packing for, few enough for their results to stay in L2."""
 _TASKS_A_THREAD = 4
 
@@ -161,7 +162,7 @@ def conv_forward(
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
     _, d, h = three(g.kernel, 1)
     step = channels * g.out_channels
-    w_steps = (w.size, 0, h * d * step, h * step, step, g.out_channels, 1, filters)
+    w_steps = (0, h * d * step, h * step, step, g.out_channels, 1, filters)
     _convolve(x, w, bias, y, g, w_steps, RELU if relu else 0)
 
 
@@ -185,7 +186,7 @@ def conv_backward_input(dy: Array, w: Array, dx: Array, geometry: Any) -> None:
         along = [
             (t[1] - t[0]) * step if len(t) > 1 else 0 for t, step in zip(taps, steps, strict=True)
         ]
-        w_steps = (w.size, first, *along, 1, g.out_channels, filters)
+        w_steps = (first, *along, 1, g.out_channels, filters)
         _convolve(dy, w, None, part, phase.geometry, w_steps, 0)
 
 
@@ -204,7 +205,7 @@ def _convolve(
     c, of = _cut_of(g, dtype), host()
     nothing = zeros(g.in_channels * y.itemsize)
     run(
-        _kernel(dtype),
+        _kernel(dtype, of),
         c.blocks * g.groups * c.parts,
         micro_kernel_address(dtype, of, rows_for(c.vectors, of), c.vectors),
         address(x),
@@ -237,29 +238,27 @@ def _convolve(
 
 
 @functools.cache
-def _kernel(dtype: str) -> Any:
-    return compiled(define(dtype), dtype)
+def _kernel(dtype: str, host: Host) -> Any:
+    return compiled(define(dtype, host), dtype, host)
 
 
-def define(dtype: str) -> Callable[..., None]:
+def define(dtype: str, host: Host) -> Callable[..., None]:
     """Return the kernel as a plain function."""
-    itemsize, number, numbers, array = ITEMSIZE[dtype], np.dtype(dtype).type, np.int64, view(dtype)
+    itemsize, number, numbers = ITEMSIZE[dtype], np.dtype(dtype).type, np.int64
 
     def convolve(  # type: ignore[no-untyped-def]
         counter, tasks, micro_kernel, x, w, bias, y, zeros, finish,
         sizes, input, output, stride, dilation, before, kernel, x_steps, y_steps, w_steps, cut,
     ):  # fmt: skip
         # sizes: (images, channels of a group, filters of a group, groups); steps in bytes for x
-        # and y: (image, depth, height, width); in numbers for w: (size, first, depth, height,
-        # width, channel, filter, group); cut: (pixels of a block, blocks, filters of a part, parts,
+        # and y: (image, depth, height, width); in numbers for w: (first, depth, height, width,
+        # channel, filter, group); cut: (pixels of a block, blocks, filters of a part, parts,
         # taps of a chunk, channels of a chunk, rows of the micro-kernel, its columns)
         images, channels, filters, groups = sizes
         block, _, part, parts, chunk_taps, chunk_channels, rows, width = cut
         taps = kernel[0] * kernel[1] * kernel[2]
         pixels = images * output[0] * output[1] * output[2]
         tiles = -(-block // rows)
-        weights = array(w, w_steps[0])
-        biases = array(bias, filters * groups)
         table = np.empty(tiles * taps * rows, numbers)  # where channels begin: tile, tap, row
         places = np.empty(tiles * rows, numbers)  # where results go
         targets = np.empty(tiles * rows, numbers)
@@ -272,7 +271,7 @@ def define(dtype: str) -> Callable[..., None]:
         for t0 in range(kernel[0]):
             for t1 in range(kernel[1]):
                 for t2 in range(kernel[2]):
-                    from_tap[t] = w_steps[1] + t0 * w_steps[2] + t1 * w_steps[3] + t2 * w_steps[4]
+                    from_tap[t] = w_steps[0] + t0 * w_steps[1] + t1 * w_steps[2] + t2 * w_steps[3]
                     moved[t] = (
                         t0 * dilation[0] * x_steps[1]
                         + t1 * dilation[1] * x_steps[2]
@@ -297,10 +296,10 @@ def define(dtype: str) -> Callable[..., None]:
             tiles_here = -(-here // rows)
             for f in range(of_filters * part, min(of_filters * part + part, filters), width):
                 used = min(width, filters - f)
-                for j in range(used):
-                    start[j] = biases[of_group * filters + f + j] if bias else number(0)
-                for j in range(used, width):
-                    start[j] = number(0)
+                clear(start.ctypes.data, width * itemsize)
+                if bias:
+                    from_bias = bias + (of_group * filters + f) * itemsize
+                    copy(start.ctypes.data, from_bias, used * itemsize)
                 for i in range(tiles_here * rows):
                     if used == width and i < here:
                         targets[i] = places[i] + (of_group * filters + f) * itemsize
@@ -311,9 +310,9 @@ def define(dtype: str) -> Callable[..., None]:
                     for c in range(0, channels, chunk_channels):
                         count = min(chunk_channels, channels - c)
                         pack_chunk(
-                            packed, weights, from_tap, tap, taps_here, count, used, width,
-                            c * w_steps[5] + f * w_steps[6] + of_group * w_steps[7],
-                            w_steps[5], w_steps[6],
+                            packed.ctypes.data, w, from_tap, tap, taps_here, count, used, width,
+                            c * w_steps[4] + f * w_steps[5] + of_group * w_steps[6],
+                            w_steps[4], w_steps[5],
                         )  # fmt: skip
                         last = tap + taps_here == taps and c + count == channels
                         for i in range(tiles_here):
@@ -334,38 +333,49 @@ def define(dtype: str) -> Callable[..., None]:
                             )
                 if used < width:
                     for i in range(here):
-                        results = array(places[i] + (of_group * filters + f) * itemsize, used)
-                        for j in range(used):
-                            results[j] = rest[i * width + j]
+                        copy(
+                            places[i] + (of_group * filters + f) * itemsize,
+                            rest.ctypes.data + i * width * itemsize,
+                            used * itemsize,
+                        )
             task = take(counter)
 
-    pack_chunk = _pack_chunk(dtype)
+    pack_chunk = _pack_chunk(dtype, host)
     locate = _locate
     return convolve
 
 
 @functools.cache
-def _pack_chunk(dtype: str) -> Any:
-    number = np.dtype(dtype).type
+def _pack_chunk(dtype: str, host: Host) -> Any:
+    itemsize, lanes, array = ITEMSIZE[dtype], host.lanes(dtype), view(dtype)
+    transpose = transpose_block(dtype, host)
 
-    def pack(packed, weights, from_tap, tap, taps, count, used, width, offset, c_step, f_step):  # type: ignore[no-untyped-def]
+    def pack(packed, w, from_tap, tap, taps, count, used, width, offset, c_step, f_step):  # type: ignore[no-untyped-def]
         """Weights (tap, channel, filter) -> one row of ``width`` filters after the other."""
-        to = 0
+        row = width * itemsize
         for t in range(tap, tap + taps):
-            first = from_tap[t] + offset
+            source = w + (from_tap[t] + offset) * itemsize
             if f_step == 1:
                 for c in range(count):
-                    for j in range(used):
-                        packed[to + c * width + j] = weights[first + c * c_step + j]
-            else:
+                    copy(packed + c * row, source + c * c_step * itemsize, used * itemsize)
+            else:  # channels lie next to each other: blocks of lanes x lanes, and what is left
+                whole, even = used // lanes * lanes, count // lanes * lanes
+                for j in range(0, whole, lanes):
+                    for c in range(0, even, lanes):
+                        transpose(
+                            source + (c + j * f_step) * itemsize,
+                            f_step * itemsize,
+                            packed + c * row + j * itemsize,
+                            row,
+                        )
                 for j in range(used):
-                    for c in range(count):
-                        packed[to + c * width + j] = weights[first + c * c_step + j * f_step]
+                    numbers = array(source + j * f_step * itemsize, count)
+                    for c in range(even if j < whole else 0, count):
+                        array(packed + c * row + j * itemsize, 1)[0] = numbers[c]
             if used < width:
                 for c in range(count):
-                    for j in range(used, width):
-                        packed[to + c * width + j] = number(0)
-            to += count * width
+                    clear(packed + c * row + used * itemsize, (width - used) * itemsize)
+            packed += count * row
 
     return inlined(pack)
 

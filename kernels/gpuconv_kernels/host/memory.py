@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import carray, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from gpuconv_kernels.host.target import NUMBER, inlined
@@ -38,6 +39,32 @@ def _pointer(dtype: str) -> Any:
         return types.CPointer(number)(types.intp), generate
 
     return pointer
+
+
+@intrinsic
+def _copy(typing_context, to, source, count):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        to, source = (builder.inttoptr(a, _BYTE) for a in arguments[:2])
+        cgutils.raw_memcpy(builder, to, source, arguments[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), generate
+
+
+@intrinsic
+def _clear(typing_context, to, count):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        cgutils.memset(builder, builder.inttoptr(arguments[0], _BYTE), arguments[1], 0)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), generate
+
+
+_BYTE = ir.IntType(8).as_pointer()
+copy: Any = _copy
+"""``copy(to, source, count)``: copy bytes from one address to another, inside a kernel."""
+clear: Any = _clear
+"""``clear(to, count)``: make bytes zero."""
 
 
 def address(array: Any) -> int:

@@ -35,7 +35,7 @@ import numpy as np
 
 from gpuconv_kernels.device.spatial import Three, three
 from gpuconv_kernels.host import few_channels
-from gpuconv_kernels.host.memory import address, view, zeros
+from gpuconv_kernels.host.memory import address, clear, copy, view, zeros
 from gpuconv_kernels.host.microkernel import (
     micro_kernel_address,
     multiply,
@@ -183,9 +183,9 @@ def _adding(dtype: str) -> Any:
             first, end = task * _SUM, min(task * _SUM + _SUM, size)
             for i in range(first, end):
                 total[i] = parts[i]
-            for copy in range(1, copies):
+            for n in range(1, copies):
                 for i in range(first, end):
-                    total[i] += parts[copy * size + i]
+                    total[i] += parts[n * size + i]
             task = take(counter)
 
     return compiled(add_copies, dtype)
@@ -198,7 +198,7 @@ def _kernel(dtype: str) -> Any:
 
 def define(dtype: str) -> Callable[..., None]:
     """Return the kernel as a plain function."""
-    itemsize, number, numbers, array = ITEMSIZE[dtype], np.dtype(dtype).type, np.int64, view(dtype)
+    itemsize, number, numbers = ITEMSIZE[dtype], np.dtype(dtype).type, np.int64
 
     def backward_weight(  # type: ignore[no-untyped-def]
         counter, tasks, micro_kernel, x, dy, dw, zeros,
@@ -230,11 +230,11 @@ def define(dtype: str) -> Callable[..., None]:
         while task < tasks:
             tile_part, left = task % tile_parts, task // tile_parts
             filter_part, left = left % filter_parts, left // filter_parts
-            group, copy = left % groups, left // groups
+            group, nth = left % groups, left // groups
             first_tile = tiles * tile_part // tile_parts
             end_tile = tiles * (tile_part + 1) // tile_parts
-            first_block, end_block = blocks * copy // copies, blocks * (copy + 1) // copies
-            into = dw + copy * size * itemsize
+            first_block, end_block = blocks * nth // copies, blocks * (nth + 1) // copies
+            into = dw + nth * size * itemsize
             for block in range(first_block, end_block):
                 line, piece = block // pieces * lines, block % pieces * length
                 lines_here = min(lines, all_lines - line)
@@ -253,12 +253,10 @@ def define(dtype: str) -> Callable[..., None]:
                             + (group * filters + f) * itemsize
                         )  # fmt: skip
                         for p2 in range(piece, piece_end):
-                            numbers_here = array(source + p2 * dy_steps[3], used)
-                            to = (i * length + p2 - piece) * width
-                            for j in range(used):
-                                packed[to + j] = numbers_here[j]
-                            for j in range(used, width):
-                                packed[to + j] = number(0)
+                            to = packed_at + (i * length + p2 - piece) * width * itemsize
+                            copy(to, source + p2 * dy_steps[3], used * itemsize)
+                            if used < width:
+                                clear(to + used * itemsize, (width - used) * itemsize)
                     tap_before, segments, low, high = -1, 0, 0, 0
                     for tile in range(first_tile, end_tile):
                         tap = tile // down
@@ -314,9 +312,11 @@ def define(dtype: str) -> Callable[..., None]:
                     again = max(0, c + rows - channels)
                     for m in range(again, rows):
                         at = (tap * channels + c - again + m) * filters * groups
-                        results = array(into + (at + group * filters + f) * itemsize, used)
-                        for j in range(used):
-                            results[j] = rest[((tile - first_tile) * rows + m) * width + j]
+                        copy(
+                            into + (at + group * filters + f) * itemsize,
+                            rest_at + ((tile - first_tile) * rows + m) * width * itemsize,
+                            used * itemsize,
+                        )
             task = take(counter)
 
     return backward_weight

@@ -1,0 +1,319 @@
+"""Winograd's transforms: small matrices applied from both sides to a plane of vectors.
+
+A tile of ``m`` x ``m`` outputs needs a patch of ``t`` x ``t`` inputs, ``t = m + 2``. Seen as
+polynomials that are evaluated at ``t - 1`` points and at infinity, a convolution becomes products
+of single numbers, ``t * t`` of them where the definition has ``9 * m * m``::
+
+    y = A^T [ (G w G^T) o (B^T x B) ] A             forward, o: product element by element
+    dw = G^T [ (B^T x B) o (A dy A^T) ] G           its transpose, for the weights' gradient
+
+    m     t   points                             products for an output     by definition
+    2     4   0, 1, -1, oo                       4                          9
+    4     6   0, 1, -1, 2, -2, oo                2.25                       9
+    6     8   0, 1, -1, 2, -2, 1/2, -1/2, oo     1.78                       9
+
+Each number of the plane is a vector of channels, so nothing is shuffled. Rows that belong to
+opposite points differ in the signs of their odd terms only, which saves almost half of the work.
+
+Source: Winograd 1980, "Arithmetic Complexity of Computations"; Lavin and Gray 2016, "Fast
+Algorithms for Convolutional Neural Networks".
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from gpuconv_kernels.host.microkernel import RELU
+from gpuconv_kernels.host.target import INT, ITEMSIZE, REAL, Host
+
+POINTS = {
+    2: (0, 1, -1),
+    4: (0, 1, -1, 2, -2),
+    6: (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2)),
+}
+"""Where the polynomials are evaluated, for each ``m``; infinity comes last."""
+
+Matrix = tuple[tuple[Fraction, ...], ...]
+
+
+# --- the matrices, exactly ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """``A`` (t, m), ``G`` (t, 3) and ``B^T`` (t, t) of one ``m``."""
+
+    a: Matrix
+    g: Matrix
+    b_transposed: Matrix
+
+
+@functools.cache
+def matrices(m: int) -> Matrices:
+    """Derive the matrices of F(m x m, 3 x 3) from its points (Toom and Cook)."""
+    points = [Fraction(p) for p in POINTS[m]]
+    a, g, b = [], [], []
+    for p in points:
+        others = [q for q in points if q != p]
+        scale = Fraction(1)
+        for q in others:
+            scale *= p - q
+        a.append(tuple(p**j for j in range(m)))
+        g.append(tuple(p**j / scale for j in range(3)))
+        b.append((*_with_roots(others), Fraction(0)))
+    a.append((*[Fraction(0)] * (m - 1), Fraction(1)))
+    g.append((Fraction(0), Fraction(0), Fraction(1)))
+    b.append(_with_roots(points))
+    return Matrices(tuple(a), tuple(g), tuple(b))
+
+
+def _with_roots(roots: Sequence[Fraction]) -> tuple[Fraction, ...]:
+    """Coefficients, constant first, of the polynomial with these roots."""
+    polynomial = [Fraction(1)]
+    for root in roots:
+        shifted, scaled = [Fraction(0), *polynomial], [*[-root * c for c in polynomial], Fraction(0)]
+        polynomial = [s + c for s, c in zip(shifted, scaled, strict=True)]
+    return tuple(polynomial)
+
+
+def transposed(matrix: Matrix) -> Matrix:
+    """Rows as columns."""
+    return tuple(zip(*matrix, strict=True))
+
+
+# --- the transforms that kernels call -----------------------------------------------------
+
+
+@functools.cache
+def transform_input(dtype: str, host: Host, m: int) -> Any:
+    """Return ``f(table, shift, v, step)``: ``B^T x B`` of a patch.
+
+    ``table`` is the address of ``t * t`` addresses of pixels, to each of which ``shift`` bytes are
+    added; element ``e`` of the result is stored ``e * step`` bytes after ``v``.
+    """
+    return _transform(dtype, host, matrices(m).b_transposed, from_table=True)
+
+
+@functools.cache
+def transform_filter(dtype: str, host: Host, m: int) -> Any:
+    """Return ``f(w, step, u, u_step)``: ``G w G^T`` of filters whose 9 taps are ``step`` apart."""
+    return _transform(dtype, host, matrices(m).g)
+
+
+@functools.cache
+def transform_output(dtype: str, host: Host, m: int) -> Any:
+    """Return ``f(products, step, table, shift, bias, finish)``: ``A^T M A``, plus ``bias``.
+
+    ``table`` holds the addresses of ``m * m`` pixels; ``finish`` is 0 or ``microkernel.RELU``.
+    """
+    return _transform(dtype, host, transposed(matrices(m).a), to_table=True, finished=True)
+
+
+@functools.cache
+def transform_output_gradient(dtype: str, host: Host, m: int) -> Any:
+    """Return ``f(table, shift, v, step)``: ``A dy A^T`` of a tile, as ``transform_input``."""
+    return _transform(dtype, host, matrices(m).a, from_table=True)
+
+
+@functools.cache
+def transform_filter_gradient(dtype: str, host: Host, m: int) -> Any:
+    """Return ``f(du, step, dw, tap_step)``: ``G^T dU G``, the 9 taps ``tap_step`` apart."""
+    return _transform(dtype, host, transposed(matrices(m).g))
+
+
+def _transform(
+    dtype: str,
+    host: Host,
+    matrix: Matrix,
+    from_table: bool = False,
+    to_table: bool = False,
+    finished: bool = False,
+) -> Any:
+    def emit(builder: ir.IRBuilder, arguments: Sequence[ir.Value]) -> None:
+        source, source_by, target, target_by, *rest = arguments
+        plane = _Plane(dtype, host, builder)
+        rows, columns = len(matrix), len(matrix[0])
+        half = []
+        for c in range(columns):
+            column = [
+                plane.load(plane.place(source, source_by, r * columns + c, from_table))
+                for r in range(columns)
+            ]
+            half.append(plane.product(matrix, column))
+        bias = plane.load(rest[0]) if finished else None
+        for r in range(rows):
+            for c, value in enumerate(plane.product(matrix, [column[r] for column in half])):
+                if finished:
+                    value = plane.finished(value, bias, rest[1])
+                plane.store(value, plane.place(target, target_by, r * rows + c, to_table))
+
+    if finished:
+
+        @intrinsic
+        def transform(typing_context, source, step, target, shift, bias, finish):  # type: ignore[no-untyped-def]
+            def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+                emit(builder, arguments)
+                return context.get_dummy_value()
+
+            return types.void(*(types.intp,) * 6), generate
+    else:
+
+        @intrinsic
+        def transform(typing_context, source, source_by, target, target_by):  # type: ignore[no-untyped-def]
+            def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+                emit(builder, arguments)
+                return context.get_dummy_value()
+
+            return types.void(*(types.intp,) * 4), generate
+
+    return transform
+
+
+@functools.cache
+def transpose_block(dtype: str, host: Host) -> Any:
+    """Return ``f(source, source_step, target, target_step)``: a block of lanes x lanes numbers.
+
+    Steps are bytes from row to row. Each of log2(lanes) rounds interleaves the upper half of the
+    rows with the lower one.
+    """
+
+    @intrinsic
+    def transpose(typing_context, source, source_step, target, target_step):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            source, source_step, target, target_step = arguments
+            plane = _Plane(dtype, host, builder)
+            lanes = plane.lanes
+            rows = [plane.load(plane.place(source, source_step, r)) for r in range(lanes)]
+            for _ in range(lanes.bit_length() - 1):
+                rows = [
+                    plane.interleaved(rows[r // 2], rows[(r + lanes) // 2], r % 2)
+                    for r in range(lanes)
+                ]
+            for r, row in enumerate(rows):
+                plane.store(row, plane.place(target, target_step, r))
+            return context.get_dummy_value()
+
+        return types.void(*(types.intp,) * 4), generate
+
+    return transpose
+
+
+@intrinsic
+def prefetch(typing_context, address):  # type: ignore[no-untyped-def]
+    """Ask for the line at an address, which need not be one that may be read."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        line = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [line.type, word, word, word])
+        name = "llvm.prefetch.p0i8"
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        builder.call(function, [line, *(ir.Constant(word, v) for v in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), generate
+
+
+class _Plane:
+    """Arithmetic on vectors, emitted where a builder stands."""
+
+    def __init__(self, dtype: str, host: Host, builder: ir.IRBuilder) -> None:
+        self.builder, self.lanes = builder, host.lanes(dtype)
+        self.vector = ir.VectorType(REAL[dtype], self.lanes)
+        name = f"llvm.fmuladd.v{self.lanes}f{8 * ITEMSIZE[dtype]}"
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        found = builder.module.globals.get(name)
+        self.multiply_add = found or ir.Function(builder.module, kind, name)
+
+    def product(self, matrix: Matrix, inputs: Sequence[ir.Value]) -> list[ir.Value]:
+        """``matrix @ inputs``; what rows or columns of opposite points share is computed once."""
+        pairs = _opposite(transposed(matrix))
+        if pairs:  # columns: only sums and differences of two inputs are needed
+            b = self.builder
+            even, odd = dict(enumerate(inputs)), dict(enumerate(inputs))
+            for i in pairs:
+                even[i] = b.fadd(inputs[i], inputs[i + 1])
+                odd[i] = b.fsub(inputs[i], inputs[i + 1])
+                del even[i + 1], odd[i + 1]
+            return [
+                self.sum([(row[i], v) for i, v in (odd if j % 2 else even).items()])
+                for j, row in enumerate(matrix)
+            ]
+        pairs = _opposite(matrix)
+        results: list[ir.Value] = []
+        for i, row in enumerate(matrix):
+            if i - 1 in pairs:
+                continue
+            terms = list(zip(row, inputs, strict=True))
+            if i in pairs:
+                even_part, odd_part = self.sum(terms[::2]), self.sum(terms[1::2])
+                results.append(self.builder.fadd(even_part, odd_part))
+                results.append(self.builder.fsub(even_part, odd_part))
+            else:
+                results.append(self.sum(terms))
+        return results
+
+    def sum(self, terms: Sequence[tuple[Fraction, ir.Value]]) -> ir.Value:
+        """The sum of coefficient * vector."""
+        b = self.builder
+        # A coefficient of 1 first, so that the rest are additions and fused multiply-adds.
+        (factor, total), *rest = sorted((t for t in terms if t[0]), key=lambda t: t[0] != 1)
+        if factor != 1:
+            total = b.fmul(self._constant(factor), total)
+        for factor, value in rest:
+            if abs(factor) == 1:
+                total = (b.fadd if factor == 1 else b.fsub)(total, value)
+            else:
+                total = b.call(self.multiply_add, [self._constant(factor), value, total])
+        return total
+
+    def finished(self, value: ir.Value, bias: ir.Value, finish: ir.Value) -> ir.Value:
+        """``value + bias``, or its positive part; NaN stays."""
+        b = self.builder
+        value = b.fadd(value, bias)
+        zero = self._constant(Fraction(0))
+        positive = b.select(b.fcmp_ordered("<", value, zero), zero, value)
+        return b.select(b.icmp_signed("==", finish, ir.Constant(INT, RELU)), positive, value)
+
+    def interleaved(self, first: ir.Value, second: ir.Value, upper: int) -> ir.Value:
+        """The lower or upper halves of two vectors, their numbers in turn."""
+        start = upper * self.lanes // 2
+        order = [start + i // 2 + i % 2 * self.lanes for i in range(self.lanes)]
+        kind = ir.VectorType(ir.IntType(32), self.lanes)
+        return self.builder.shuffle_vector(first, second, ir.Constant(kind, order))
+
+    def place(self, base: ir.Value, by: ir.Value, i: int, table: bool = False) -> ir.Value:
+        """Address ``i``: of a table, shifted by ``by``, or ``i * by`` after ``base``."""
+        b = self.builder
+        if table:
+            entry = b.add(base, ir.Constant(INT, 8 * i))
+            return b.add(b.load(b.inttoptr(entry, INT.as_pointer())), by)
+        return b.add(base, b.mul(by, ir.Constant(INT, i)))
+
+    def load(self, address: ir.Value) -> ir.Value:
+        b = self.builder
+        return b.load(b.inttoptr(address, self.vector.as_pointer()), align=1)
+
+    def store(self, value: ir.Value, address: ir.Value) -> None:
+        b = self.builder
+        b.store(value, b.inttoptr(address, self.vector.as_pointer()), align=1)
+
+    def _constant(self, factor: Fraction) -> ir.Constant:
+        return ir.Constant(self.vector, [float(factor)] * self.lanes)
+
+
+def _opposite(matrix: Matrix) -> list[int]:
+    """The first rows of pairs that differ in the signs of their odd terms only."""
+    return [
+        i
+        for i in range(1, len(matrix) - 1)
+        if matrix[i + 1] == tuple(-v if j % 2 else v for j, v in enumerate(matrix[i]))
+    ]
