@@ -17,7 +17,18 @@ from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry, PoolGeometry
 from gpuconv.settings import cache_folder
 from gpuconv_kernels.array import activations
-from gpuconv_kernels.host import direct, target, weight_gradient
+from gpuconv_kernels.host import activations as elementwise
+from gpuconv_kernels.host import (
+    direct,
+    normalization,
+    softmax,
+    target,
+    updates,
+    weight_gradient,
+)
+
+_FEW_NUMBERS = 64 * 1024
+"""Below, one pass of NumPy over rows costs no more than starting a kernel and its threads."""
 
 
 class CpuJit(CpuNumpy):
@@ -68,7 +79,7 @@ class CpuJit(CpuNumpy):
         bias = None if bias is None else np.ascontiguousarray(bias)
         direct.conv_forward(_by_channels(x), np.ascontiguousarray(w), bias, y, geometry, relu)
         if activation is not None and not relu:
-            activations.add_bias_activate(y, None, activation)
+            _finish(y, None, activation)
         return y
 
     def conv_backward_input(
@@ -85,8 +96,224 @@ class CpuJit(CpuNumpy):
         weight_gradient.conv_backward_weight(_by_channels(dy), _by_channels(x), dw, geometry)
         return dw
 
+    def sum_channels(self, dy: Array) -> Array:
+        sums = np.empty(dy.shape[-1:], dy.dtype)
+        normalization.sum_channels(dy, sums)
+        return sums
+
+    # --- matrix products -------------------------------------------------------------
+
+    def dense(
+        self, x: Array, w: Array, bias: Array | None, activation: Activation | None = None
+    ) -> Array:
+        y = np.matmul(x, w)
+        _finish(y, bias, activation)
+        return y
+
+    # --- element-wise ----------------------------------------------------------------
+
+    def activation(self, x: Array, activation: Activation) -> Array:
+        if activation.kind not in elementwise.FORWARD:
+            return super().activation(x, activation)
+        y = np.empty(x.shape, x.dtype)
+        elementwise.forward(x, y, activation.kind, activation.alpha)
+        return y
+
+    def activation_backward(
+        self, dy: Array, x: Array | None, y: Array | None, activation: Activation
+    ) -> Array:
+        kind = activation.kind
+        from_output = kind in elementwise.BACKWARD_FROM_OUTPUT
+        if not from_output and kind not in elementwise.BACKWARD_FROM_INPUT:
+            return super().activation_backward(dy, x, y, activation)
+        dx = np.empty(dy.shape, dy.dtype)
+        elementwise.backward(dy, y if from_output else x, dx, kind, activation.alpha)
+        return dx
+
+    # --- softmax ---------------------------------------------------------------------
+
+    def softmax(self, x: Array) -> Array:
+        y = np.empty(x.shape, x.dtype)
+        softmax.softmax(x, y)
+        return y
+
+    def softmax_backward(self, dy: Array, y: Array) -> Array:
+        if y.size < _FEW_NUMBERS:
+            return super().softmax_backward(dy, y)
+        dx = np.empty(y.shape, y.dtype)
+        softmax.softmax_backward(dy, y, dx)
+        return dx
+
+    def softmax_cross_entropy(self, logits: Array, targets: Array) -> tuple[Array, Array]:
+        losses = np.empty(logits.shape[:1], logits.dtype)
+        probabilities = np.empty(logits.shape, logits.dtype)
+        softmax.softmax_cross_entropy(logits, targets, losses, probabilities)
+        return losses, probabilities
+
+    def softmax_cross_entropy_backward(
+        self, probabilities: Array, targets: Array, scale: Array
+    ) -> Array:
+        if probabilities.size < _FEW_NUMBERS:
+            return super().softmax_cross_entropy_backward(probabilities, targets, scale)
+        dx = np.empty(probabilities.shape, probabilities.dtype)
+        softmax.softmax_cross_entropy_backward(probabilities, targets, scale, dx)
+        return dx
+
+    # --- normalisation ---------------------------------------------------------------
+
+    def moments(self, x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+        if not normalization.covers(x, axes):
+            return super().moments(x, axes)
+        shape = (1,) * (x.ndim - 1) + x.shape[-1:]
+        mean, variance = np.empty(shape, x.dtype), np.empty(shape, x.dtype)
+        normalization.moments(x, mean, variance)
+        return mean, variance
+
+    def normalize(
+        self,
+        x: Array,
+        mean: Array,
+        variance: Array,
+        scale: Array | None,
+        offset: Array | None,
+        epsilon: float,
+    ) -> Array:
+        if not normalization.by_channel(x, mean, variance, scale, offset):
+            return super().normalize(x, mean, variance, scale, offset, epsilon)
+        y = np.empty(x.shape, x.dtype)
+        normalization.normalize(x, mean, variance, scale, offset, epsilon, y)
+        return y
+
+    def normalize_backward(
+        self,
+        dy: Array,
+        x: Array,
+        mean: Array,
+        variance: Array,
+        scale: Array | None,
+        epsilon: float,
+        axes: tuple[int, ...],
+        parameter_axes: tuple[int, ...],
+        batch_statistics: bool,
+        input_gradient: bool,
+    ) -> tuple[Array | None, Array, Array]:
+        covered = normalization.covers(x, axes, parameter_axes)
+        if not covered or not normalization.by_channel(x, mean, variance, scale):
+            return super().normalize_backward(
+                dy,
+                x,
+                mean,
+                variance,
+                scale,
+                epsilon,
+                axes,
+                parameter_axes,
+                batch_statistics,
+                input_gradient,
+            )
+        shape = (1,) * (x.ndim - 1) + x.shape[-1:]
+        dx = np.empty(x.shape, x.dtype) if input_gradient else None
+        dscale, doffset = np.empty(shape, x.dtype), np.empty(shape, x.dtype)
+        normalization.normalize_backward(
+            dy, x, mean, variance, scale, epsilon, batch_statistics, dx, dscale, doffset
+        )
+        return dx, dscale, doffset
+
+    # --- optimizer updates, in place -------------------------------------------------
+
+    def sgd_update(
+        self,
+        value: Array,
+        gradient: Array,
+        velocity: Array | None,
+        learning_rate: float,
+        momentum: float,
+        nesterov: bool,
+        torch_form: bool,
+        first: bool,
+    ) -> None:
+        updates.sgd_update(
+            value, gradient, velocity, learning_rate, momentum, nesterov, torch_form, first
+        )
+
+    def adam_update(
+        self,
+        value: Array,
+        gradient: Array,
+        first_moment: Array,
+        second_moment: Array,
+        learning_rate: float,
+        beta_1: float,
+        beta_2: float,
+        epsilon: float,
+        step: int,
+        epsilon_after_correction: bool,
+    ) -> None:
+        updates.adam_update(
+            value,
+            gradient,
+            first_moment,
+            second_moment,
+            learning_rate,
+            beta_1,
+            beta_2,
+            epsilon,
+            step,
+            epsilon_after_correction,
+        )
+
+    def rmsprop_update(
+        self,
+        value: Array,
+        gradient: Array,
+        mean_square: Array,
+        mean_gradient: Array | None,
+        velocity: Array | None,
+        learning_rate: float,
+        rho: float,
+        momentum: float,
+        epsilon: float,
+        epsilon_inside_root: bool,
+    ) -> None:
+        updates.rmsprop_update(
+            value,
+            gradient,
+            mean_square,
+            mean_gradient,
+            velocity,
+            learning_rate,
+            rho,
+            momentum,
+            epsilon,
+            epsilon_inside_root,
+        )
+
+    def adagrad_update(
+        self,
+        value: Array,
+        gradient: Array,
+        accumulator: Array,
+        learning_rate: float,
+        epsilon: float,
+        epsilon_inside_root: bool,
+    ) -> None:
+        updates.adagrad_update(
+            value, gradient, accumulator, learning_rate, epsilon, epsilon_inside_root
+        )
+
 
 def _by_channels(array: Array) -> Array:
     """The array itself, or a copy, with each pixel's channels next to each other."""
     beside = array.shape[-1] <= 1 or array.strides[-1] == array.itemsize
     return array if beside else np.ascontiguousarray(array)
+
+
+def _finish(y: Array, bias: Array | None, activation: Activation | None) -> None:
+    """``y = activation(y + bias)`` in place."""
+    kind = None if activation is None else activation.kind
+    if bias is not None and (kind is None or kind in elementwise.FORWARD):
+        elementwise.add_bias(y, bias, kind, 0.0 if activation is None else activation.alpha)
+    elif bias is None and activation is not None and kind in elementwise.FORWARD:
+        elementwise.forward(y, y, activation.kind, activation.alpha)
+    else:
+        activations.add_bias_activate(y, bias, activation)

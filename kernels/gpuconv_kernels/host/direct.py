@@ -51,6 +51,7 @@ from gpuconv_kernels.host.microkernel import (
     vectors_for,
 )
 from gpuconv_kernels.host.parallel import run, take
+from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import ITEMSIZE, Host, compiled, host, inlined
 from gpuconv_kernels.host.winograd_transforms import transpose_block
 from gpuconv_kernels.threads import threads
@@ -201,7 +202,7 @@ def _convolve(
 ) -> None:
     if y.size == 0:
         return
-    dtype = y.dtype.name
+    dtype = name_of(y.dtype)
     c, of = _cut_of(g, dtype), host()
     nothing = zeros(g.in_channels * y.itemsize)
     run(

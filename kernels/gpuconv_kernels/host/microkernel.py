@@ -269,7 +269,7 @@ class _MicroKernel:
         relu = b.icmp_signed("==", self.finish, self._int(RELU))
         result = {}
         for cell, value in sums.items():
-            negative = b.fcmp_ordered("<", value, self._zeros())
+            negative = b.fcmp_ordered("<=", value, self._zeros())
             positive = b.select(negative, self._zeros(), value)
             result[cell] = b.select(relu, positive, value)
         return result

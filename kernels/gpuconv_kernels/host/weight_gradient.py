@@ -43,6 +43,7 @@ from gpuconv_kernels.host.microkernel import (
     vectors_for,
 )
 from gpuconv_kernels.host.parallel import run, take
+from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import ITEMSIZE, Host, compiled, host
 from gpuconv_kernels.threads import threads
 
@@ -132,7 +133,7 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
     """
     if dw.size == 0:
         return
-    g, dtype, of = geometry, dw.dtype.name, host()
+    g, dtype, of = geometry, name_of(dw.dtype), host()
     if few_channels.pays(g):
         x, g = few_channels.folded(x, g), few_channels.folded_geometry(g)
     c = cut(g, dtype, of, threads(), x.flags.c_contiguous and dy.flags.c_contiguous)
