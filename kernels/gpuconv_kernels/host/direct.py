@@ -45,8 +45,8 @@ from gpuconv_kernels.host import few_channels
 from gpuconv_kernels.host.memory import address, clear, copy, view, zeros
 from gpuconv_kernels.host.microkernel import (
     RELU,
-    micro_kernel_address,
     multiply,
+    pixel_kernel,
     rows_for,
     vectors_for,
 )
@@ -132,7 +132,7 @@ def _workspace_bytes(g: Any, dtype: str) -> int:
     rows, width = rows_for(c.vectors, of), c.vectors * of.lanes(dtype)
     tiled = -(-c.pixels // rows) * rows
     numbers = c.taps * c.channels * width + tiled * width + width
-    each = 8 * tiled * (math.prod(g.kernel) + 2) + ITEMSIZE[dtype] * numbers
+    each = 8 * tiled * (2 * math.prod(g.kernel) + 8) + ITEMSIZE[dtype] * numbers
     working = min(threads(), c.blocks * c.parts * g.groups)
     return int(working * each + g.in_channels * ITEMSIZE[dtype])
 
@@ -208,7 +208,7 @@ def _convolve(
     run(
         _kernel(dtype, of),
         c.blocks * g.groups * c.parts,
-        micro_kernel_address(dtype, of, rows_for(c.vectors, of), c.vectors),
+        pixel_kernel(dtype, of, rows_for(c.vectors, of), c.vectors),
         address(x),
         address(w),
         0 if bias is None else address(bias),
@@ -261,8 +261,11 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
         pixels = images * output[0] * output[1] * output[2]
         tiles = -(-block // rows)
         table = np.empty(tiles * taps * rows, numbers)  # where channels begin: tile, tap, row
+        pixel = np.empty((5, block), numbers)  # see _corners
         places = np.empty(tiles * rows, numbers)  # where results go
         targets = np.empty(tiles * rows, numbers)
+        order = np.empty(tiles * taps, numbers)  # taps that meet the input: tile, and one by one
+        upto = np.empty((tiles, taps + 1), numbers)  # how many of them come before a tap
         packed = np.empty(chunk_taps * chunk_channels * width, number)
         rest = np.empty(tiles * rows * width, number)  # results beside y's filters, or no pixel's
         start = np.empty(width, number)
@@ -290,10 +293,13 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
             here = min(block, pixels - first)
             if at_block != located:
                 located = at_block
-                locate(
-                    table, places, first, here, rows, taps, x, y, zeros, moved,
+                corners(
+                    pixel, places, first, here, x, y,
                     input, output, stride, dilation, before, kernel, x_steps, y_steps,
                 )  # fmt: skip
+                tabulate(
+                    table, order, upto, pixel, here, rows, zeros, moved, input, dilation, kernel
+                )
             tiles_here = -(-here // rows)
             for f in range(of_filters * part, min(of_filters * part + part, filters), width):
                 used = min(width, filters - f)
@@ -301,11 +307,12 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                 if bias:
                     from_bias = bias + (of_group * filters + f) * itemsize
                     copy(start.ctypes.data, from_bias, used * itemsize)
+                at_filter, beside = (of_group * filters + f) * itemsize, rest.ctypes.data
                 for i in range(tiles_here * rows):
-                    if used == width and i < here:
-                        targets[i] = places[i] + (of_group * filters + f) * itemsize
-                    else:
-                        targets[i] = rest.ctypes.data + i * width * itemsize
+                    targets[i] = beside + i * width * itemsize
+                if used == width:
+                    for i in range(here):
+                        targets[i] = places[i] + at_filter
                 for tap in range(0, taps, chunk_taps):
                     taps_here = min(chunk_taps, taps - tap)
                     for c in range(0, channels, chunk_channels):
@@ -319,13 +326,11 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                         for i in range(tiles_here):
                             multiply(
                                 micro_kernel,
-                                table.ctypes.data + 8 * (i * taps + tap) * rows,
-                                taps_here,
+                                table.ctypes.data + 8 * i * taps * rows,
+                                order.ctypes.data + 8 * (i * taps + upto[i, tap]),
+                                upto[i, tap + taps_here] - upto[i, tap],
                                 (of_group * channels + c) * itemsize,
-                                itemsize,
-                                packed.ctypes.data,
-                                0,
-                                width * itemsize,
+                                packed.ctypes.data - tap * count * width * itemsize,
                                 count,
                                 targets.ctypes.data + 8 * i * rows,
                                 start.ctypes.data,
@@ -335,14 +340,14 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                 if used < width:
                     for i in range(here):
                         copy(
-                            places[i] + (of_group * filters + f) * itemsize,
+                            places[i] + at_filter,
                             rest.ctypes.data + i * width * itemsize,
                             used * itemsize,
                         )
             task = take(counter)
 
     pack_chunk = _pack_chunk(dtype, host)
-    locate = _locate
+    corners, tabulate = _corners, _tabulate
     return convolve
 
 
@@ -382,48 +387,43 @@ def _pack_chunk(dtype: str, host: Host) -> Any:
 
 
 @inlined
-def _locate(  # type: ignore[no-untyped-def]
-    table, places, first, here, rows, taps, x, y, zeros, moved,
+def _corners(  # type: ignore[no-untyped-def]
+    pixel, places, first, here, x, y,
     input, output, stride, dilation, before, kernel, x_steps, y_steps,
 ):  # fmt: skip
-    """Write where each pixel's channels begin under each tap, and where its results go."""
+    """Write, for each pixel of a block, where its window begins and where its results go.
+
+    ``pixel``: the window's corner in three dimensions, its address (which may lie outside), and
+    whether the whole window lies inside. By runs of pixels in one line, whose numbers are evenly
+    spaced.
+    """
     p2 = first % output[2]
     p1 = first // output[2] % output[1]
     p0 = first // (output[2] * output[1]) % output[0]
     image = first // (output[2] * output[1] * output[0])
-    reach0 = (kernel[0] - 1) * dilation[0]
-    reach1 = (kernel[1] - 1) * dilation[1]
-    reach2 = (kernel[2] - 1) * dilation[2]
-    for i in range(-(-here // rows) * rows):
-        at = (i // rows * taps) * rows + i % rows
-        if i >= here:
-            for t in range(taps):
-                table[at + t * rows] = zeros
-            continue
-        places[i] = y + image * y_steps[0] + p0 * y_steps[1] + p1 * y_steps[2] + p2 * y_steps[3]
+    reach0 = input[0] - (kernel[0] - 1) * dilation[0]
+    reach1 = input[1] - (kernel[1] - 1) * dilation[1]
+    reach2 = input[2] - (kernel[2] - 1) * dilation[2]
+    i = 0
+    while i < here:
+        run = min(output[2] - p2, here - i)
         q0 = p0 * stride[0] - before[0]
         q1 = p1 * stride[1] - before[1]
         q2 = p2 * stride[2] - before[2]
+        line_inside = 0 <= q0 < reach0 and 0 <= q1 < reach1
         corner = x + image * x_steps[0] + q0 * x_steps[1] + q1 * x_steps[2] + q2 * x_steps[3]
-        if (
-            min(q0, q1, q2) >= 0
-            and q0 + reach0 < input[0]
-            and q1 + reach1 < input[1]
-            and q2 + reach2 < input[2]
-        ):
-            for t in range(taps):
-                table[at + t * rows] = corner + moved[t]
-        else:
-            t = 0
-            for t0 in range(kernel[0]):
-                in0 = 0 <= q0 + t0 * dilation[0] < input[0]
-                for t1 in range(kernel[1]):
-                    in1 = in0 and 0 <= q1 + t1 * dilation[1] < input[1]
-                    for t2 in range(kernel[2]):
-                        inside = in1 and 0 <= q2 + t2 * dilation[2] < input[2]
-                        table[at + t * rows] = corner + moved[t] if inside else zeros
-                        t += 1
-        p2 += 1
+        place = y + image * y_steps[0] + p0 * y_steps[1] + p1 * y_steps[2] + p2 * y_steps[3]
+        for k in range(run):
+            pixel[0, i + k] = q0
+            pixel[1, i + k] = q1
+            pixel[2, i + k] = q2 + k * stride[2]
+            pixel[3, i + k] = corner + k * stride[2] * x_steps[3]
+            places[i + k] = place + k * y_steps[3]
+        for k in range(run):
+            at = q2 + k * stride[2]
+            pixel[4, i + k] = line_inside and at >= 0 and at < reach2
+        i += run
+        p2 += run
         if p2 == output[2]:
             p2 = 0
             p1 += 1
@@ -433,3 +433,48 @@ def _locate(  # type: ignore[no-untyped-def]
                 if p0 == output[0]:
                     p0 = 0
                     image += 1
+
+
+@inlined
+def _tabulate(table, order, upto, pixel, here, rows, zeros, moved, input, dilation, kernel):  # type: ignore[no-untyped-def]
+    """Write where each pixel's channels begin under each tap: (tile, tap, row).
+
+    And which taps any pixel of a tile needs: of a tile in the first line of a padded image, say,
+    those of the upper row would only multiply zeros.
+    """
+    taps = moved.size
+    for tile in range(-(-here // rows)):
+        first, used = tile * rows, min(rows, here - tile * rows)
+        inside = used == rows
+        for m in range(used):
+            inside = inside and pixel[4, first + m] != 0
+        at = tile * taps * rows
+        for t in range(taps):
+            for m in range(used):
+                table[at + t * rows + m] = pixel[3, first + m] + moved[t]
+        upto[tile, 0] = 0
+        if inside:
+            for t in range(taps):
+                order[tile * taps + t] = t
+                upto[tile, t + 1] = t + 1
+            continue
+        t = needed = 0
+        for t0 in range(kernel[0]):
+            for t1 in range(kernel[1]):
+                for t2 in range(kernel[2]):
+                    met = False
+                    for m in range(rows):
+                        there = m < used
+                        if there and pixel[4, first + m] == 0:
+                            q0 = pixel[0, first + m] + t0 * dilation[0]
+                            q1 = pixel[1, first + m] + t1 * dilation[1]
+                            q2 = pixel[2, first + m] + t2 * dilation[2]
+                            there = 0 <= q0 < input[0] and 0 <= q1 < input[1] and 0 <= q2 < input[2]
+                        met = met or there
+                        if not there:
+                            table[at + t * rows + m] = zeros
+                    if met:
+                        order[tile * taps + needed] = t
+                        needed += 1
+                    t += 1
+                    upto[tile, t] = needed

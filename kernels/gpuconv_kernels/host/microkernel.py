@@ -31,7 +31,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gpuconv_kernels.host.target import INT, ITEMSIZE, REAL, Host, entry
+from gpuconv_kernels.host.target import INT, ITEMSIZE, REAL, Host, entry, inlined
 
 RELU = 1
 """Of ``finish``: negative sums become 0 when they are stored; NaN stays."""
@@ -71,8 +71,8 @@ def micro_kernel(dtype: str, host: Host, rows: int, vectors: int, a_step: int = 
       row's number of the next step. If ``a_step`` is not 0, the table has one address a segment,
       and row ``m`` begins ``m * a_step`` bytes further.
     - ``b``: address of the first vector, or, if ``a_step`` is not 0, of a table of the first
-      addresses of the segments; ``b_next`` leads to the next step's, ``b_segment`` from the last
-      step of a segment to the first of the next one.
+      addresses of the segments; ``b_next`` leads to the next step's, ``b_segment`` to the next
+      segment's.
     - ``c``: address of a table of the addresses of the rows of results.
     - ``bias``: address of what the sums begin with, a whole row of it; if ``accumulate``, they
       begin with what the results hold.
@@ -81,53 +81,87 @@ def micro_kernel(dtype: str, host: Host, rows: int, vectors: int, a_step: int = 
     Whole vectors of ``b`` and ``bias`` are read, and whole rows of results are read and written.
     Where there are fewer results, callers let the rest point to memory of their own.
     """
-    emit = functools.partial(_MicroKernel, dtype, host, rows, vectors, a_step)
-    return _intrinsic(emit)
+    inside = _intrinsic(functools.partial(_MicroKernel, dtype, host, rows, vectors, a_step, False))
 
-
-@functools.cache
-def micro_kernel_address(dtype: str, host: Host, rows: int, vectors: int, a_step: int = 0) -> int:
-    """Return the address of a micro-kernel that is compiled by itself, for :func:`multiply`."""
-    inside = micro_kernel(dtype, host, rows, vectors, a_step)
-
-    def micro(  # type: ignore[no-untyped-def]
+    def in_order(  # type: ignore[no-untyped-def]
         a, segments, a_shift, a_next, b, b_segment, b_next, steps, c, bias, accumulate, finish
     ):
         inside(
-            a, segments, a_shift, a_next, b, b_segment, b_next, steps, c, bias, accumulate, finish
-        )
+            a, 0, segments, a_shift, a_next, b, b_segment, b_next, steps,
+            c, bias, accumulate, finish,
+        )  # fmt: skip
 
-    return entry(micro, 12, dtype, host, rows, vectors, a_step)
+    return inlined(in_order)
+
+
+@functools.cache
+def pixel_kernel(dtype: str, host: Host, rows: int, vectors: int) -> int:
+    """Return the address of the micro-kernel whose rows are pixels, for :func:`multiply`.
+
+    ``multiply(address, a, order, segments, a_shift, b, steps, c, bias, accumulate, finish)``
+
+    as in :func:`micro_kernel`, but that ``order`` is the address of a list of which segments there
+    are: ``a`` has the addresses of all, and in ``b`` each has ``steps`` rows, packed without gaps.
+    The numbers of a row follow each other. Compiled by itself, with distances that are constants:
+    that spares the loop a pointer for each row and step, and its callers are compiled once.
+    """
+    inside = _intrinsic(functools.partial(_MicroKernel, dtype, host, rows, vectors, 0, True))
+    a_next, b_next = ITEMSIZE[dtype], vectors * host.vector_bytes
+
+    def pixels(a, order, segments, a_shift, b, steps, c, bias, accumulate, finish):  # type: ignore[no-untyped-def]
+        inside(
+            a, order, segments, a_shift, a_next, b, steps * b_next, b_next, steps,
+            c, bias, accumulate, finish,
+        )  # fmt: skip
+
+    return entry(pixels, 10, dtype, host, rows, vectors)
+
+
+@functools.cache
+def channel_kernel(dtype: str, host: Host, rows: int, vectors: int) -> int:
+    """Return the address of the micro-kernel whose rows are channels, for :func:`multiply`.
+
+    ``multiply(address, a, segments, a_shift, a_next, b, steps, c, bias, accumulate, finish)``
+
+    as in :func:`micro_kernel` with ``a_step`` the distance of two numbers; ``b`` has no gaps within
+    a segment.
+    """
+    inside = micro_kernel(dtype, host, rows, vectors, ITEMSIZE[dtype])
+    b_next = vectors * host.vector_bytes
+
+    def channels(a, segments, a_shift, a_next, b, steps, c, bias, accumulate, finish):  # type: ignore[no-untyped-def]
+        inside(a, segments, a_shift, a_next, b, 0, b_next, steps, c, bias, accumulate, finish)
+
+    return entry(channels, 10, dtype, host, rows, vectors)
 
 
 @intrinsic
 def _multiply(  # type: ignore[no-untyped-def]
-    typing_context, address, a, segments, a_shift, a_next, b, b_segment, b_next, steps,
-    c, bias, accumulate, finish,
-):  # fmt: skip
+    typing_context, address, n0, n1, n2, n3, n4, n5, n6, n7, n8, n9
+):
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        kind = ir.FunctionType(ir.VoidType(), [INT] * 12)
+        kind = ir.FunctionType(ir.VoidType(), [INT] * 10)
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(*(types.intp,) * 13), generate
+    return types.void(*(types.intp,) * 11), generate
 
 
 multiply: Any = _multiply
-"""``multiply(address, ...)``: call the micro-kernel at ``address`` with its twelve integers."""
+"""Call a micro-kernel by its address, inside a kernel."""
 
 
 def _intrinsic(emit: Callable[..., Any]) -> Any:
     @intrinsic
     def inside(  # type: ignore[no-untyped-def]
-        typing_context, a, segments, a_shift, a_next, b, b_segment, b_next, steps,
+        typing_context, a, order, segments, a_shift, a_next, b, b_segment, b_next, steps,
         c, bias, accumulate, finish,
     ):  # fmt: skip
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             emit(builder, *arguments)
             return context.get_dummy_value()
 
-        return types.void(*(types.intp,) * 12), generate
+        return types.void(*(types.intp,) * 13), generate
 
     return inside
 
@@ -145,10 +179,11 @@ class _MicroKernel:
         rows: int,
         vectors: int,
         a_step: int,
+        ordered: bool,
         builder: ir.IRBuilder,
         *arguments: ir.Value,
     ) -> None:
-        self.rows, self.vectors, self.a_step = rows, vectors, a_step
+        self.rows, self.vectors, self.a_step, self.ordered = rows, vectors, a_step, ordered
         self.number, self.itemsize = REAL[dtype], ITEMSIZE[dtype]
         self.lanes = host.lanes(dtype)
         self.vector = ir.VectorType(self.number, self.lanes)
@@ -157,8 +192,9 @@ class _MicroKernel:
         suffix = f"v{self.lanes}f{8 * self.itemsize}"
         self.multiply_add = self._declare(f"llvm.fmuladd.{suffix}", self.vector, [self.vector] * 3)
         (
-            self.a, self.segments, self.a_shift, self.a_next, self.b, self.b_segment, self.b_next,
-            self.steps, self.c, self.bias, self.accumulate, self.finish,
+            self.a, self.order, self.segments, self.a_shift, self.a_next,
+            self.b, self.b_segment, self.b_next, self.steps,
+            self.c, self.bias, self.accumulate, self.finish,
         ) = arguments  # fmt: skip
         self._emit()
 
@@ -195,20 +231,16 @@ class _MicroKernel:
         b.branch(head)
         b.position_at_end(head)
         segment, sums = self._carried(start, sums, self._int(0))
-        b_now = b.phi(INT)
-        b_now.add_incoming(self.b, start)
         b.cbranch(b.icmp_signed("<", segment, self.segments), body, after)
         b.position_at_end(body)
-        rows, b_first = self._segment(segment, b_now)
-        new, b_end = self._all_steps(rows, b_first, sums)
-        end = b.block
-        self._carry(segment, b.add(segment, self._int(1)), sums, new, end)
-        b_now.add_incoming(b.add(b_end, self.b_segment), end)
+        rows, b_first = self._segment(segment)
+        new = self._all_steps(rows, b_first, sums)
+        self._carry(segment, b.add(segment, self._int(1)), sums, new, b.block)
         b.branch(head)
         b.position_at_end(after)
         return sums
 
-    def _segment(self, segment: ir.Value, b_now: ir.Value) -> tuple[list[ir.Value], ir.Value]:
+    def _segment(self, segment: ir.Value) -> tuple[list[ir.Value], ir.Value]:
         """Where the rows of ``a``, and ``b``, begin in a segment."""
         b = self.builder
         if self.a_step:
@@ -216,21 +248,22 @@ class _MicroKernel:
             first = b.add(self._word(b.add(self.a, at)), self.a_shift)
             rows = [b.add(first, self._int(m * self.a_step)) for m in range(self.rows)]
             return rows, self._word(b.add(self.b, at))
+        if self.ordered:
+            segment = self._word(b.add(self.order, b.mul(segment, self._int(8))))
         table = b.add(self.a, b.mul(segment, self._int(8 * self.rows)))
         rows = [
             b.add(self._word(b.add(table, self._int(8 * m))), self.a_shift)
             for m in range(self.rows)
         ]
-        return rows, b_now
+        return rows, b.add(self.b, b.mul(segment, self.b_segment))
 
-    def _all_steps(self, rows: list[ir.Value], b_first: ir.Value, sums: Sums) -> tuple[Sums, Any]:
+    def _all_steps(self, rows: list[ir.Value], b_first: ir.Value, sums: Sums) -> Sums:
         """Several steps at a time, then those that are left."""
         b = self.builder
         several = b.sdiv(self.steps, self._int(_UNROLLED))
         rows, b_now, sums = self._steps(several, _UNROLLED, rows, b_first, sums)
         left = b.sub(self.steps, b.mul(several, self._int(_UNROLLED)))
-        rows, b_now, sums = self._steps(left, 1, rows, b_now, sums)
-        return sums, b_now
+        return self._steps(left, 1, rows, b_now, sums)[-1]
 
     def _steps(
         self, count: ir.Value, unrolled: int, rows: list[ir.Value], b_now: ir.Value, sums: Sums

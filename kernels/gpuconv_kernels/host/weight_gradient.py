@@ -37,7 +37,7 @@ from gpuconv_kernels.device.spatial import Three, three
 from gpuconv_kernels.host import few_channels
 from gpuconv_kernels.host.memory import address, clear, copy, view, zeros
 from gpuconv_kernels.host.microkernel import (
-    micro_kernel_address,
+    channel_kernel,
     multiply,
     rows_for,
     vectors_for,
@@ -144,7 +144,7 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
     run(
         _kernel(dtype),
         c.copies * g.groups * c.filter_parts * c.tile_parts,
-        micro_kernel_address(dtype, of, c.rows, c.vectors, ITEMSIZE[dtype]),
+        channel_kernel(dtype, of, c.rows, c.vectors),
         address(x),
         address(dy),
         address(partial),
@@ -302,8 +302,7 @@ def define(dtype: str) -> Callable[..., None]:
                                 targets[m] = into + (at + group * filters + f) * itemsize
                         multiply(
                             micro_kernel, a_at, segments, c * itemsize, stride[2] * x_steps[3],
-                            b_at, 0, width * itemsize, high - low, targets_at, zeros,
-                            block - first_block, 0,
+                            b_at, high - low, targets_at, zeros, block - first_block, 0,
                         )  # fmt: skip
             if across * (filter_part + 1) // filter_parts * width > filters:
                 f = (across - 1) * width
