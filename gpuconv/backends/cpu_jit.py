@@ -12,6 +12,7 @@ import numpy as np
 
 from gpuconv.backends import cpu_probe
 from gpuconv.backends.base import Array, Plan, Probe, Refusal
+from gpuconv.backends.cpu_jit_plans import plan_convolution
 from gpuconv.backends.cpu_numpy import CpuNumpy
 from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry, PoolGeometry
@@ -19,7 +20,10 @@ from gpuconv.settings import cache_folder
 from gpuconv_kernels.array import activations
 from gpuconv_kernels.host import activations as elementwise
 from gpuconv_kernels.host import (
+    avg_pooling,
+    depthwise,
     direct,
+    max_pooling,
     normalization,
     softmax,
     target,
@@ -48,20 +52,8 @@ class CpuJit(CpuNumpy):
         self, op: str, geometry: ConvGeometry | PoolGeometry, dtype: str, workspace_limit: int
     ) -> Plan | Refusal:
         if isinstance(geometry, PoolGeometry):
-            return super().plan(op, geometry, dtype, workspace_limit)
-        if op == "conv_backward_weight":
-            return Plan(
-                "direct",
-                weight_gradient.workspace_bytes(geometry, dtype),
-                "channels of all pixels on the micro-kernel, no columns",
-            )
-        backward = op == "conv_backward_input"
-        find = direct.backward_input_workspace_bytes if backward else direct.workspace_bytes
-        return Plan(
-            "direct",
-            find(geometry, dtype),
-            "pixels of all taps on the micro-kernel, no columns",
-        )
+            return Plan("windows", 0, "channels of each output's window in registers, one pass")
+        return plan_convolution(op, geometry, dtype, workspace_limit)
 
     # --- convolution -----------------------------------------------------------------
 
@@ -76,8 +68,12 @@ class CpuJit(CpuNumpy):
     ) -> Array:
         y = np.empty(geometry.y_shape, x.dtype)
         relu = activation is not None and activation.kind == "relu"
+        x, w = _by_channels(x), np.ascontiguousarray(w)
         bias = None if bias is None else np.ascontiguousarray(bias)
-        direct.conv_forward(_by_channels(x), np.ascontiguousarray(w), bias, y, geometry, relu)
+        if geometry.is_depthwise:
+            depthwise.conv_forward(x, w, bias, y, geometry, relu)
+        else:
+            direct.conv_forward(x, w, bias, y, geometry, relu)
         if activation is not None and not relu:
             _finish(y, None, activation)
         return y
@@ -86,20 +82,44 @@ class CpuJit(CpuNumpy):
         self, dy: Array, w: Array, geometry: ConvGeometry, workspace_limit: int
     ) -> Array:
         dx = np.empty(geometry.x_shape, dy.dtype)
-        direct.conv_backward_input(_by_channels(dy), np.ascontiguousarray(w), dx, geometry)
+        dy, w = _by_channels(dy), np.ascontiguousarray(w)
+        if geometry.is_depthwise:
+            depthwise.conv_backward_input(dy, w, dx, geometry)
+        else:
+            direct.conv_backward_input(dy, w, dx, geometry)
         return dx
 
     def conv_backward_weight(
         self, dy: Array, x: Array, geometry: ConvGeometry, workspace_limit: int
     ) -> Array:
         dw = np.empty(geometry.w_shape, dy.dtype)
-        weight_gradient.conv_backward_weight(_by_channels(dy), _by_channels(x), dw, geometry)
+        dy, x = _by_channels(dy), _by_channels(x)
+        if geometry.is_depthwise:
+            depthwise.conv_backward_weight(dy, x, dw, geometry)
+        else:
+            weight_gradient.conv_backward_weight(dy, x, dw, geometry)
         return dw
 
     def sum_channels(self, dy: Array) -> Array:
         sums = np.empty(dy.shape[-1:], dy.dtype)
         normalization.sum_channels(dy, sums)
         return sums
+
+    # --- pooling ---------------------------------------------------------------------
+
+    def max_pool(
+        self, x: Array, geometry: PoolGeometry, with_indices: bool
+    ) -> tuple[Array, Array | None]:
+        return max_pooling.max_pool(x, geometry, with_indices)
+
+    def max_pool_backward(self, dy: Array, indices: Array, geometry: PoolGeometry) -> Array:
+        return max_pooling.max_pool_backward(dy, indices, geometry)
+
+    def avg_pool(self, x: Array, geometry: PoolGeometry) -> Array:
+        return avg_pooling.avg_pool(x, geometry)
+
+    def avg_pool_backward(self, dy: Array, geometry: PoolGeometry) -> Array:
+        return avg_pooling.avg_pool_backward(dy, geometry)
 
     # --- matrix products -------------------------------------------------------------
 

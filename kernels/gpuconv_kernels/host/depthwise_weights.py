@@ -1,0 +1,347 @@
+r"""Gradient of a depthwise convolution's weights: for each tap and channel a sum over pixels.
+
+The sums of some rows of the window stay in registers while the pixels of some rows of ``dy`` pass
+by. What one tap reads of x, the next tap reads for the pixel before it::
+
+    dy, 4 pixels             d0    d1    d2    d3                  of 32 channels
+                              |  \  / | \  / |  \  / |  \
+    x, row 0 of the window   x0    x1    x2    x3    x4    x5      s00 += d0 x0 + d1 x1 + ...
+    x, row 1                 x0    x1    x2    x3    x4    x5      s01 += d0 x1 + d1 x2 + ...
+    x, row 2                 x0    x1    x2    x3    x4    x5       ...
+
+Rows of the window that lie outside of the input are read as zeros. Pixels near the left and
+the right border, whose windows lack columns, are done one by one, tap by tap.
+
+A task is a block of rows and some of the channels. Blocks are cut by the shape alone, and what they
+sum is added in their order, so the bits do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from gpuconv_kernels.device.spatial import three
+from gpuconv_kernels.host.memory import address, view, zeros
+from gpuconv_kernels.host.parallel import run, take
+from gpuconv_kernels.host.sources import sources
+from gpuconv_kernels.host.target import ITEMSIZE, Host, compiled, host
+from gpuconv_kernels.host.vectors import Emitter, Width, even, width_for
+
+Array = Any
+
+MOST_TAPS = 5
+"""Taps of a row that are computed together; not with a multiplier, to keep the code small."""
+_BLOCK_PIXELS = 1024
+"""Pixels that are summed one after the other; more would be less exact."""
+_BAND_BYTES = 256 * 1024
+"""Of dy and x that are read for some channels after the other; they stay in the L2 cache."""
+_LEAST_TASKS = 8
+PIXELS = 4
+"""Pixels of a row that are computed together."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What does not depend on the arrays.
+
+    Attributes:
+        kernel: the compiled kernel.
+        tasks: their number.
+        sources: of the three dimensions, and runs of the last; ``tables``: their addresses.
+        offsets: of the channels of a vector in x, or None if they lie together.
+        sizes, cut: what :func:`define` says.
+        blocks: of rows, each with sums of its own.
+        step: channels that are computed together.
+    """
+
+    kernel: Any
+    tasks: int
+    sources: tuple[Array, ...]
+    tables: tuple[int, ...]
+    offsets: Array | None
+    sizes: tuple[int, ...]
+    cut: tuple[int, int, int, int, int]
+    blocks: int
+    step: int
+
+
+@functools.lru_cache(maxsize=1024)
+def plan(g: Any, dtype: Any, of: Host) -> Plan:
+    """Cut the sums of a depthwise convolution; the same for any number of threads."""
+    multiplier, kernel, output = g.out_channels // g.in_channels, three(g.kernel, 1), g.output
+    spread, channels = multiplier > 1, g.out_channels
+    output, stride, dilation = three(output, 1), three(g.stride, 1), three(g.dilation, 1)
+    before, one = three([lo for lo, _ in g.pads], 0), (1, 1, 1)
+    each = [
+        sources(*along)
+        for along in zip(
+            three(g.input, 1), output, kernel, stride, before, dilation, one, strict=True
+        )
+    ]
+    tables = (each[0][0], each[1][0], *each[2])
+    registers, most = (20, 2) if of.registers >= 32 else (10, 1)
+    width = width_for(channels, dtype.name, of, 1 if spread else most)
+    joined = kernel[2] if 1 < kernel[2] <= MOST_TAPS and not spread else 1
+    kind = stride[2] if joined > 1 and dilation[2] == 1 and stride[2] <= 2 else 0
+    taps = math.prod(kernel)
+    lines, _ = even(taps // joined, max(1, registers // (joined * width.vectors)))
+    rows, blocks = even(g.batch * output[0] * output[1], max(1, _BLOCK_PIXELS // output[2]))
+    steps = -(-channels // width.channels)
+    part, parts = even(steps, max(1, steps * blocks // _LEAST_TASKS))
+    row_bytes = part * width.channels * dtype.itemsize * output[2] * (1 + math.prod(stride))
+    band, _ = even(rows, max(1, _BAND_BYTES // row_bytes))
+    room = -(-taps // lines) * lines + lines * joined
+    return Plan(
+        _kernel(dtype.name, width, joined, lines, spread),
+        blocks * parts,
+        tables,
+        tuple(address(table) for table in tables),
+        np.arange(channels) // multiplier * dtype.itemsize if spread else None,
+        (channels, kind, stride[2], g.batch, *output, *kernel),
+        (rows, band, part * width.channels, parts, room),
+        blocks,
+        width.channels,
+    )
+
+
+def workspace_bytes(geometry: Any, dtype: str) -> int:
+    """Memory beyond the operands: the sums of each block, and their total."""
+    p = plan(geometry, np.dtype(dtype), host())
+    _, _, part, parts, room = p.cut
+    return (p.blocks + 1) * room * part * parts * ITEMSIZE[dtype]
+
+
+def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
+    """Write ``dw`` (*k, 1, F) from ``dy`` (N, *out, F) and ``x`` (N, *in, C).
+
+    ``dw`` is contiguous; the others may have any strides.
+    """
+    g = geometry
+    if g.batch == 0:
+        dw.fill(0)
+        return
+    dy, x = _forwards(dy), _forwards(x)
+    p = plan(g, dw.dtype, host())
+    _, _, part, parts, room = p.cut
+    # Read in place of rows outside of the input; where there is one row, it lies inside.
+    line = x.strides[-2] * g.input[-1] if g.rank > 1 else 0
+    nothing = zeros(line + g.in_channels * x.itemsize)
+    sums = np.empty((p.blocks, room, parts * part), dw.dtype)
+    run(
+        p.kernel,
+        p.tasks,
+        address(x),
+        address(dy),
+        address(sums),
+        address(nothing),
+        0 if p.offsets is None else address(p.offsets),
+        *p.tables,
+        (x.strides[0], *three(x.strides[1:-1], 0)),
+        (dy.strides[0], *three(dy.strides[1:-1], 0)),
+        p.sizes,
+        p.cut,
+    )
+    total = np.add.reduce(sums[:, : g.taps], axis=0)
+    flat = dw.reshape(g.taps, g.out_channels)
+    rest = (g.out_channels - 1) % p.step + 1  # channels of the last step, which was moved back
+    whole = g.out_channels - rest
+    flat[:, :whole] = total[:, :whole]
+    flat[:, whole:] = total[:, whole + p.step - rest : whole + p.step]
+
+
+def _forwards(x: Array) -> Array:
+    """Return ``x``, or a copy if channels do not follow each other or pixels run backwards."""
+    forwards = x.strides[-1] == x.itemsize and x.strides[-2] >= 0
+    return x if forwards else np.ascontiguousarray(x)
+
+
+@functools.cache
+def _kernel(dtype: str, width: Width, taps: int, lines: int, spread: bool) -> Any:
+    return compiled(define(dtype, width, taps, lines, spread), dtype, width, taps, lines, spread)
+
+
+def define(
+    dtype: str, width: Width, joined: int, together: int, spread: bool
+) -> Callable[..., None]:
+    """Return the kernel as a plain function.
+
+    Args:
+        dtype: of all arrays.
+        width: channels computed together.
+        joined: taps of a row that are computed together where a call says so; 1: never.
+        together: lines computed together; a line is one row of the window, or one tap of it where
+            the taps are not joined.
+        spread: whether the channels of a vector lie where ``offsets`` say.
+    """
+    itemsize, array, number = ITEMSIZE[dtype], view(dtype), np.dtype(dtype).type
+    add_pixels = _add_pixels(dtype, width, joined, together, spread)
+    step, integers = width.channels, view("int64")
+
+    def gradient(  # type: ignore[no-untyped-def]
+        counter, tasks, x, dy, sums, zeros, offsets, sources0, sources1, sources2, runs,
+        x_steps, dy_steps, sizes, cut,
+    ):  # fmt: skip
+        # steps in bytes: (image, depth, height, width); kind: 0, or the stride if the taps of a
+        # row are joined; cut: rows of a block, rows of a band, channels of a part, parts, taps for
+        # which there is room in sums
+        channels, kind, stride, images, depth, height, width, k0, k1, k2 = sizes
+        rows, band, part, parts, room = cut
+        from0, from1 = integers(sources0, depth * k0), integers(sources1, height * k1)
+        from2, run = integers(sources2, width * k2), integers(runs, width)
+        # For each group of lines and each row: where the lines begin in x, and the row in dy.
+        row_step = together + 1
+        groups = -(-k0 * k1 * k2 // together)
+        table = np.empty(groups * band * row_step, np.int64)
+        task = take(counter)
+        while task < tasks:
+            block, first_channel = task // parts, task % parts * part
+            last_channel = min(first_channel + part, channels)
+            results = sums + block * room * parts * part * itemsize
+            for t in range(room):
+                line = array(results + (t * parts * part + first_channel) * itemsize, part)
+                for i in range(part):
+                    line[i] = number(0)
+            stop = min(block * rows + rows, images * depth * height)
+            for top in range(block * rows, stop, band):
+                here = min(band, stop - top)
+                pixel = 0
+                while pixel < width:
+                    # All pixels inside at once, those near the borders one by one.
+                    count = max(run[pixel], 1)
+                    kind_here = kind if run[pixel] else 0
+                    columns, taps = (1, joined) if kind_here else (k2, 1)
+                    groups = -(-k0 * k1 * columns // together)
+                    p1 = top % height
+                    p0 = top // height % depth
+                    image = top // (height * depth)
+                    for row in range(here):
+                        dy_row = dy + image * dy_steps[0] + p0 * dy_steps[1] + p1 * dy_steps[2]
+                        slot = at = row * row_step
+                        last = slot + together
+                        for t0 in range(k0):
+                            for t1 in range(k1):
+                                j0, j1 = from0[p0 * k0 + t0], from1[p1 * k1 + t1]
+                                line_at = x + image * x_steps[0] + j0 * x_steps[1] + j1 * x_steps[2]
+                                for t2 in range(columns):
+                                    j2 = from2[pixel * k2 + t2]
+                                    exists = j0 >= 0 and j1 >= 0 and j2 >= 0
+                                    if slot == last:  # the next group
+                                        slot = at = at + here * row_step
+                                        last = slot + together
+                                    table[slot] = line_at + j2 * x_steps[3] if exists else zeros
+                                    table[last] = dy_row + pixel * dy_steps[3]
+                                    slot += 1
+                        # What fills up the last group is computed, and nobody looks at it.
+                        while slot < last:
+                            table[slot] = table[at]
+                            slot += 1
+                        p1 += 1
+                        if p1 == height:
+                            p1 = 0
+                            p0 += 1
+                            if p0 == depth:
+                                p0 = 0
+                                image += 1
+                    for c0 in range(first_channel, last_channel, step):
+                        c = min(c0, channels - step)
+                        for group in range(groups):
+                            add_pixels(
+                                kind_here, table.ctypes.data + 8 * group * here * row_step, here,
+                                c * itemsize, offsets + 8 * c, count,
+                                x_steps[3] if kind_here else x_steps[3] * stride, dy_steps[3],
+                                results + (group * together * taps * parts * part + c0) * itemsize,
+                                parts * part * itemsize,
+                            )  # fmt: skip
+                    pixel += count
+            task = take(counter)
+
+    return gradient
+
+
+def _add_pixels(dtype: str, width: Width, joined: int, lines: int, spread: bool) -> Any:
+    """Return the function that adds what rows of pixels give to the sums of ``lines``.
+
+    Its ``kind`` says how: tap by tap, or with the taps of a row joined, for strides of 1 or 2.
+    """
+    forms = [(1, 1)] if joined == 1 else [(1, 1), (joined, 1), (joined, 2)]
+
+    @intrinsic
+    def add_pixels(  # type: ignore[no-untyped-def]
+        typing_context, kind, table, rows, c_shift, offsets, count, x_step, dy_step, sums, tap_step
+    ):
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            emitter = Emitter(builder, dtype, width)
+            parts = [
+                functools.partial(_emit_add_pixels, emitter, lines, spread, form, *arguments[1:])
+                for form in forms
+            ]
+            emitter.choose(arguments[0], parts)
+            return context.get_dummy_value()
+
+        return types.void(*(types.intp,) * 10), generate
+
+    return add_pixels
+
+
+def _emit_add_pixels(
+    e: Emitter,
+    lines: int,
+    spread: bool,
+    form: tuple[int, int],
+    table: ir.Value,
+    rows: ir.Value,
+    c_shift: ir.Value,
+    offsets: ir.Value,
+    count: ir.Value,
+    x_step: ir.Value,
+    dy_step: ir.Value,
+    sums: ir.Value,
+    tap_step: ir.Value,
+) -> None:
+    taps, stride = form
+    vectors = range(e.vectors)
+    cells = [(k, t, n) for k in range(lines) for t in range(taps) for n in vectors]
+
+    def some_pixels(pixels: int, index: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
+        starts, at, values = state[:lines], state[lines], state[lines + 1 :]
+        totals = dict(zip(cells, values, strict=True))
+        gradients = []
+        for _ in range(pixels):
+            gradients.append([e.load(at, n) for n in vectors])
+            at = e.add(at, dy_step)
+        for k, here in enumerate(starts):
+            for column in range((pixels - 1) * stride + taps):
+                for n in vectors:
+                    x = e.gather(here, offsets, n) if spread else e.load(here, n)
+                    for p in range(pixels):
+                        t = column - p * stride
+                        if 0 <= t < taps:
+                            totals[k, t, n] = e.multiply_add(gradients[p][n], x, totals[k, t, n])
+                here = e.add(here, x_step)
+        moved = e.times(x_step, pixels * stride)
+        return [*(e.add(s, moved) for s in starts), at, *totals.values()]
+
+    def row(index: ir.Value, values: list[ir.Value]) -> list[ir.Value]:
+        entry = e.add(table, e.times(index, 8 * (lines + 1)))
+        starts = [e.word(e.add(entry, 8 * k)) for k in range(lines)]
+        if not spread:
+            starts = [e.add(s, c_shift) for s in starts]
+        state = [*starts, e.add(e.word(e.add(entry, 8 * lines)), c_shift), *values]
+        full = e.builder.sdiv(count, e.integer(PIXELS))
+        state = e.loop(full, state, functools.partial(some_pixels, PIXELS))
+        left = e.builder.sub(count, e.times(full, PIXELS))
+        return e.loop(left, state, functools.partial(some_pixels, 1))[lines + 1 :]
+
+    places = [(e.add(sums, e.times(tap_step, k * taps + t)), n) for k, t, n in cells]
+    totals = e.loop(rows, [e.load(at, n) for at, n in places], row)
+    for total, (at, n) in zip(totals, places, strict=True):
+        e.store(total, at, n)

@@ -1,0 +1,188 @@
+"""Vector instructions for kernels: small words in which a loop over channels is emitted.
+
+A row of channels is computed some vectors at a time. Where the channels are no multiple of that,
+the last step is moved back and computes some of them again, so there is no code for a rest::
+
+    37 channels, vectors of 16        |-- 0 .. 15 --|-- 16 .. 31 --|
+                                               |-- 21 .. 36 --|        the last one, moved back
+
+:func:`width_for` chooses vectors that are no wider than the row. LLVM cuts vectors that the CPU
+does not have into ones that it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from llvmlite import ir
+
+from gpuconv_kernels.host.target import INT, ITEMSIZE, REAL, Host
+
+State = list[ir.Value]
+SHORT = ir.IntType(32)
+
+
+class Width(NamedTuple):
+    """Channels that are computed together: ``vectors`` of ``lanes`` numbers."""
+
+    lanes: int
+    vectors: int
+
+    @property
+    def channels(self) -> int:
+        return self.lanes * self.vectors
+
+
+def width_for(channels: int, dtype: str, of: Host, vectors: int) -> Width:
+    """Return the widest step for rows of ``channels``, up to ``vectors`` vectors of the CPU.
+
+    Fewer vectors are taken where the last step would compute too much once more.
+    """
+    lanes = of.lanes(dtype)
+    while lanes > channels:
+        lanes //= 2
+    full = -(-channels // lanes)
+    while vectors > 1 and (vectors * lanes > channels or -full % vectors * 4 > full):
+        vectors //= 2
+    return Width(lanes, vectors)
+
+
+def even(extent: int, most: int) -> tuple[int, int]:
+    """Cut an extent into equal parts of at most ``most``; return their size and number."""
+    size = max(1, -(-extent // max(1, -(-extent // most))))
+    return size, -(-extent // size)
+
+
+class Emitter:
+    """Emits vector code for numbers of one type where a builder stands.
+
+    Addresses and counts are 64-bit integers; distances are in bytes.
+    """
+
+    def __init__(self, builder: ir.IRBuilder, dtype: str, width: Width) -> None:
+        self.builder = builder
+        self.lanes, self.vectors = width
+        self.itemsize = ITEMSIZE[dtype]
+        self.number = REAL[dtype]
+        self.vector = ir.VectorType(self.number, self.lanes)
+        self._suffix = f"v{self.lanes}f{8 * self.itemsize}"
+
+    # --- integers --------------------------------------------------------------------
+
+    def integer(self, value: int) -> ir.Constant:
+        return ir.Constant(INT, value)
+
+    def add(self, *values: ir.Value | int) -> ir.Value:
+        total, *others = (self.integer(v) if isinstance(v, int) else v for v in values)
+        for other in others:
+            total = self.builder.add(total, other)
+        return total
+
+    def times(self, value: ir.Value, factor: int) -> ir.Value:
+        return self.builder.mul(value, self.integer(factor))
+
+    def word(self, address: ir.Value) -> ir.Value:
+        """The integer at an address."""
+        return self.builder.load(self.builder.inttoptr(address, INT.as_pointer()))
+
+    def is_set(self, flag: ir.Value) -> ir.Value:
+        return self.builder.icmp_signed("!=", flag, self.integer(0))
+
+    # --- vectors ---------------------------------------------------------------------
+
+    def load(self, address: ir.Value, n: int = 0) -> ir.Value:
+        """The ``n``-th vector at an address."""
+        at = self.add(address, n * self.lanes * self.itemsize)
+        pointer = self.builder.inttoptr(at, self.vector.as_pointer())
+        return self.builder.load(pointer, align=1)
+
+    def load_integers(self, address: ir.Value, n: int = 0) -> ir.Value:
+        """The ``n``-th vector of 64-bit integers at an address."""
+        kind = ir.VectorType(INT, self.lanes)
+        at = self.add(address, n * self.lanes * 8)
+        return self.builder.load(self.builder.inttoptr(at, kind.as_pointer()), align=1)
+
+    def gather(self, address: ir.Value, offsets: ir.Value, n: int = 0) -> ir.Value:
+        """The numbers that lie ``offsets`` (the address of 64-bit integers) from an address."""
+        result: ir.Value = ir.Constant(self.vector, ir.Undefined)
+        for lane in range(self.lanes):
+            offset = self.word(self.add(offsets, 8 * (n * self.lanes + lane)))
+            number = self._number(self.add(address, offset))
+            result = self.builder.insert_element(result, number, ir.Constant(SHORT, lane))
+        return result
+
+    def store(self, value: ir.Value, address: ir.Value, n: int = 0) -> None:
+        """Store any vector as the ``n``-th of its kind."""
+        kind = value.type
+        size = 8 if kind.element == INT else 4 if kind.element == SHORT else self.itemsize
+        at = self.add(address, n * self.lanes * size)
+        self.builder.store(value, self.builder.inttoptr(at, kind.as_pointer()), align=1)
+
+    def broadcast(self, address: ir.Value) -> ir.Value:
+        """A vector of the one number at an address."""
+        return self.splat(self._number(address))
+
+    def splat(self, value: ir.Value) -> ir.Value:
+        """A vector of one number or integer."""
+        undefined = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
+        first = self.builder.insert_element(undefined, value, ir.Constant(SHORT, 0))
+        lanes = ir.Constant(ir.VectorType(SHORT, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, undefined, lanes)
+
+    def constant(self, value: float) -> ir.Constant:
+        return ir.Constant(self.vector, [value] * self.lanes)
+
+    def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """``a * b + c``, rounded once where the CPU can."""
+        name = f"llvm.fmuladd.{self._suffix}"
+        module = self.builder.module
+        function = module.globals.get(name) or ir.Function(
+            module, ir.FunctionType(self.vector, [self.vector] * 3), name
+        )
+        return self.builder.call(function, [a, b, c])
+
+    # --- loops -----------------------------------------------------------------------
+
+    def loop(
+        self, count: ir.Value, state: State, body: Callable[[ir.Value, State], State]
+    ) -> State:
+        """Call ``body(index, state)`` for each index below ``count``; return the last state."""
+        b = self.builder
+        before = b.block
+        head, inside, after = (b.append_basic_block(n) for n in ("head", "inside", "after"))
+        b.branch(head)
+        b.position_at_end(head)
+        index = b.phi(INT)
+        index.add_incoming(self.integer(0), before)
+        phis = [b.phi(value.type) for value in state]
+        for phi, value in zip(phis, state, strict=True):
+            phi.add_incoming(value, before)
+        b.cbranch(b.icmp_signed("<", index, count), inside, after)
+        b.position_at_end(inside)
+        values = body(index, list(phis))
+        index.add_incoming(b.add(index, self.integer(1)), b.block)
+        for phi, value in zip(phis, values, strict=True):
+            phi.add_incoming(value, b.block)
+        b.branch(head)
+        b.position_at_end(after)
+        return list(phis)
+
+    def choose(self, which: ir.Value, cases: Sequence[Callable[[], None]]) -> None:
+        """Run the case of a number; all others are the last one's."""
+        b = self.builder
+        after = b.append_basic_block("chosen")
+        blocks = [b.append_basic_block("case") for _ in cases]
+        switch = b.switch(which, blocks[-1])
+        for number, (block, case) in enumerate(zip(blocks, cases, strict=True)):
+            switch.add_case(self.integer(number), block)
+            b.position_at_end(block)
+            case()
+            b.branch(after)
+        b.position_at_end(after)
+
+    # --- small words -----------------------------------------------------------------
+
+    def _number(self, address: ir.Value) -> ir.Value:
+        pointer = self.builder.inttoptr(address, self.number.as_pointer())
+        return self.builder.load(pointer, align=1)
