@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from gpuconv.backends import cpu_probe
+from gpuconv.backends.allocation import keep_freed_memory
 from gpuconv.backends.base import Array, Plan, Probe, Refusal
 from gpuconv.backends.cpu_jit_plans import plan_convolution
 from gpuconv.backends.cpu_numpy import CpuNumpy
@@ -47,6 +48,7 @@ class CpuJit(CpuNumpy):
 
     def __init__(self) -> None:
         target.keep_compiled_in(cache_folder() / "kernels")
+        keep_freed_memory()
 
     def plan(
         self, op: str, geometry: ConvGeometry | PoolGeometry, dtype: str, workspace_limit: int
