@@ -13,7 +13,7 @@ import numpy as np
 from gpuconv.backends import cpu_probe
 from gpuconv.backends.allocation import keep_freed_memory
 from gpuconv.backends.base import Array, Plan, Probe, Refusal
-from gpuconv.backends.cpu_jit_plans import plan_convolution
+from gpuconv.backends.cpu_jit_plans import choose_way
 from gpuconv.backends.cpu_numpy import CpuNumpy
 from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry, PoolGeometry
@@ -30,7 +30,10 @@ from gpuconv_kernels.host import (
     target,
     updates,
     weight_gradient,
+    winograd,
+    winograd_gradient,
 )
+from gpuconv_kernels.host.rows import name_of
 
 _FEW_NUMBERS = 64 * 1024
 """Below, one pass of NumPy over rows costs no more than starting a kernel and its threads."""
@@ -55,7 +58,7 @@ class CpuJit(CpuNumpy):
     ) -> Plan | Refusal:
         if isinstance(geometry, PoolGeometry):
             return Plan("windows", 0, "channels of each output's window in registers, one pass")
-        return plan_convolution(op, geometry, dtype, workspace_limit)
+        return choose_way(op, geometry, dtype, workspace_limit).plan
 
     # --- convolution -----------------------------------------------------------------
 
@@ -72,7 +75,10 @@ class CpuJit(CpuNumpy):
         relu = activation is not None and activation.kind == "relu"
         x, w = _by_channels(x), np.ascontiguousarray(w)
         bias = None if bias is None else np.ascontiguousarray(bias)
-        if geometry.is_depthwise:
+        way = choose_way("conv_forward", geometry, name_of(y.dtype), workspace_limit)
+        if way.tile:
+            winograd.conv_forward(x, w, bias, y, geometry, relu, way.tile, limit=way.limit)
+        elif geometry.is_depthwise:
             depthwise.conv_forward(x, w, bias, y, geometry, relu)
         else:
             direct.conv_forward(x, w, bias, y, geometry, relu)
@@ -85,7 +91,10 @@ class CpuJit(CpuNumpy):
     ) -> Array:
         dx = np.empty(geometry.x_shape, dy.dtype)
         dy, w = _by_channels(dy), np.ascontiguousarray(w)
-        if geometry.is_depthwise:
+        way = choose_way("conv_backward_input", geometry, name_of(dx.dtype), workspace_limit)
+        if way.tile:
+            winograd.conv_backward_input(dy, w, dx, geometry, way.tile, limit=way.limit)
+        elif geometry.is_depthwise:
             depthwise.conv_backward_input(dy, w, dx, geometry)
         else:
             direct.conv_backward_input(dy, w, dx, geometry)
@@ -96,7 +105,10 @@ class CpuJit(CpuNumpy):
     ) -> Array:
         dw = np.empty(geometry.w_shape, dy.dtype)
         dy, x = _by_channels(dy), _by_channels(x)
-        if geometry.is_depthwise:
+        way = choose_way("conv_backward_weight", geometry, name_of(dw.dtype), workspace_limit)
+        if way.tile:
+            winograd_gradient.conv_backward_weight(dy, x, dw, geometry, way.tile)
+        elif geometry.is_depthwise:
             depthwise.conv_backward_weight(dy, x, dw, geometry)
         else:
             weight_gradient.conv_backward_weight(dy, x, dw, geometry)

@@ -2,18 +2,87 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
 from gpuconv.backends.base import Plan
 from gpuconv.geometry import ConvGeometry
-from gpuconv_kernels.host import depthwise_weights, direct, few_channels, weight_gradient
+from gpuconv.settings import config
+from gpuconv_kernels.host import (
+    depthwise_weights,
+    direct,
+    few_channels,
+    weight_gradient,
+    winograd,
+)
+
+_TRANSFORM = 14
+"""Multiply-adds in whose time one number of a patch or of a tile of products is transformed."""
+_FILTER_TRANSFORM = 20
+"""The same for one number of the transformed filters."""
+_PRODUCT = 1.15
+"""Multiply-adds of small products take so much longer than those of direct convolution."""
+_LEAST_CHANNELS = 16
+"""Channels, and filters, below which the transforms are all that counts."""
+_SHARE = 5
+"""Winograd's workspace should be no larger than this part of the arrays, if that is possible,"""
+_SMALL_WORKSPACE = 4 * 1024**2
+"""or than this."""
+_TILES = (2, 4, 6)
+_AUTOMATIC = 4
 
 
-def plan_convolution(op: str, g: ConvGeometry, dtype: str, workspace_limit: int) -> Plan:
-    """Choose the kernel for ``op``, a method of the engine contract."""
+@dataclass(frozen=True)
+class Way:
+    """How one convolution is computed.
+
+    Attributes:
+        tile: outputs of a tile in each dimension with Winograd's method; 0: not that method.
+        limit: bytes that it is asked to stay within.
+        plan: the same in words, with the workspace.
+    """
+
+    tile: int
+    limit: int
+    plan: Plan
+
+
+def choose_way(op: str, g: ConvGeometry, dtype: str, workspace_limit: int) -> Way:
+    """Choose the kernel for ``op``, a method of the engine contract, under the settings."""
+    return _choose(op, g, dtype, workspace_limit, config.winograd, config.threads)
+
+
+@lru_cache(maxsize=4096)
+def _choose(
+    op: str, g: ConvGeometry, dtype: str, workspace_limit: int, setting: str | int, threads: int
+) -> Way:
     if g.is_depthwise:
         needed = 0
         if op == "conv_backward_weight":
             needed = depthwise_weights.workspace_bytes(g, dtype)
-        return Plan("depthwise", needed, "one input channel a group: vectors of channels, no sums")
+        reason = "one input channel a group: vectors of channels, no product to reduce over"
+        return Way(0, 0, Plan("depthwise", needed, reason))
+    most = {"auto": _AUTOMATIC, "off": 0}.get(str(setting), setting)
+    tile = _cheapest_tile(op, g, int(most))
+    if tile:
+        arrays = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
+        share = max(arrays * np.dtype(dtype).itemsize // _SHARE, _SMALL_WORKSPACE)
+        limit = min(workspace_limit, share)
+        needed = winograd.workspace_bytes(op, g, dtype, tile, limit=limit)
+        if needed <= workspace_limit:
+            count = _products(op, g, tile) / _direct_products(g)
+            reason = (
+                f"Winograd's F({tile}x{tile}, 3x3): {count:.0%} of the multiply-adds, transforms "
+                f"included, for some more rounding (gpuconv.config.winograd)"
+            )
+            return Way(tile, limit, Plan(f"winograd-{tile}x{tile}", needed, reason))
+    return Way(0, 0, _direct_plan(op, g, dtype))
+
+
+def _direct_plan(op: str, g: ConvGeometry, dtype: str) -> Plan:
     if op == "conv_backward_weight":
         needed, what = weight_gradient.workspace_bytes(g, dtype), "channels"
     elif op == "conv_backward_input":
@@ -24,3 +93,27 @@ def plan_convolution(op: str, g: ConvGeometry, dtype: str, workspace_limit: int)
     if op != "conv_backward_input" and few_channels.pays(g):
         reason += "; taps of a line count as channels, since there are few of these"
     return Plan("direct", needed, reason)
+
+
+def _cheapest_tile(op: str, g: ConvGeometry, most: int) -> int:
+    """The tile that is expected to be faster than direct convolution by a tenth, or 0."""
+    few = min(g.in_channels, g.out_channels) < _LEAST_CHANNELS
+    if few or not g.batch or winograd.supports(op, g) is not None:
+        return 0
+    tiles = [m for m in _TILES if m <= most]
+    best = min(tiles, key=lambda m: _products(op, g, m), default=0)
+    return best if best and _products(op, g, best) < 0.9 * _direct_products(g) else 0
+
+
+def _products(op: str, g: ConvGeometry, m: int) -> float:
+    """What Winograd's method costs, in multiply-adds."""
+    tiled = g.input if op == "conv_backward_input" else g.output
+    elements = (m + 2) ** 2
+    tiles = g.batch * math.prod(-(-extent // m) for extent in tiled)
+    pairs = g.in_channels * g.out_channels
+    transforms = _TRANSFORM * tiles * (g.in_channels + g.out_channels)
+    return elements * (_PRODUCT * tiles * pairs + transforms + _FILTER_TRANSFORM * pairs)
+
+
+def _direct_products(g: ConvGeometry) -> int:
+    return 9 * g.batch * math.prod(g.output) * g.in_channels * g.out_channels

@@ -79,7 +79,10 @@ def _with_roots(roots: Sequence[Fraction]) -> tuple[Fraction, ...]:
     """Coefficients, constant first, of the polynomial with these roots."""
     polynomial = [Fraction(1)]
     for root in roots:
-        shifted, scaled = [Fraction(0), *polynomial], [*[-root * c for c in polynomial], Fraction(0)]
+        shifted, scaled = (
+            [Fraction(0), *polynomial],
+            [*[-root * c for c in polynomial], Fraction(0)],
+        )
         polynomial = [s + c for s, c in zip(shifted, scaled, strict=True)]
     return tuple(polynomial)
 
@@ -204,22 +207,6 @@ def transpose_block(dtype: str, host: Host) -> Any:
         return types.void(*(types.intp,) * 4), generate
 
     return transpose
-
-
-@intrinsic
-def prefetch(typing_context, address):  # type: ignore[no-untyped-def]
-    """Ask for the line at an address, which need not be one that may be read."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        line = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-        word = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [line.type, word, word, word])
-        name = "llvm.prefetch.p0i8"
-        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-        builder.call(function, [line, *(ir.Constant(word, v) for v in (0, 3, 1))])
-        return context.get_dummy_value()
-
-    return types.void(types.intp), generate
 
 
 class _Plane:

@@ -1,0 +1,323 @@
+"""Winograd backward_weight: the gradient of 3x3 kernels at stride 1, summed over transformed tiles.
+
+The transpose of the forward (see :mod:`~gpuconv_kernels.host.winograd`): with the patches of ``x``
+and the tiles of ``dy`` transformed, element ``e`` of the transformed gradient is a product over
+tiles, and three numbers in each direction are made of the elements at the very end::
+
+    x patches      dy tiles           sums in the L2 cache            dw
+    B^T x B        A dy A^T            e: channel, filter          3 x 3 taps
+    V[e]           D[e]               +-----+
+    tile, channel  tile, filter     +-|     |     G^T dU G
+    [  ]  -------------[  ]-------> | | dU  |   ------------->    [ 9, C, F ]
+      V[e]^T @ D[e], +=             | +-----+
+                                    +-----+
+
+A task is a block of channels, a block of filters and some of the tiles::
+
+    for a group of tiles:
+        transform its patches and its tiles of dy
+        for e in t * t elements:
+            for 6 channels: micro-kernel: 6 x 64 sums += the group
+    transform the sums
+
+How many parts the tiles are cut into is decided by the shape alone, and their gradients are added
+in order, so the bits do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuconv_kernels.host.memory import address, zeros
+from gpuconv_kernels.host.microkernel import channel_kernel, multiply, rows_for, vectors_for
+from gpuconv_kernels.host.parallel import run, take
+from gpuconv_kernels.host.target import ITEMSIZE, Host, compiled, host
+from gpuconv_kernels.host.winograd_tiles import (
+    aligned,
+    apart,
+    fill_table,
+    locate,
+    offsets_of,
+    read,
+    tail_padded,
+    up,
+    with_channels_together,
+    write,
+)
+from gpuconv_kernels.host.winograd_transforms import (
+    transform_filter_gradient,
+    transform_input,
+    transform_output_gradient,
+)
+from gpuconv_kernels.threads import threads
+
+Array = Any
+
+_TILE_BYTES = 448 * 1024
+"""Transformed tiles of a group: a part of the L2 cache, beside the sums."""
+_LEAST_GROUP = 20
+"""Tiles of a group, at least: the sums are read and written once for each group."""
+_BLOCK_BYTES = 256
+"""Channels of a block."""
+_TASKS = 16
+"""Tasks that tiles are cut for where there are few channels and filters."""
+_LEAST_TILES = 192
+"""Tiles of a part, which pay for a gradient of its own."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the work is cut.
+
+    Attributes:
+        vectors: of a block of filters.
+        channels: of a block, a multiple of a vector's lanes.
+        group: tiles that are transformed together.
+        span, parts: tiles of a part, a multiple of the group; how many parts.
+    """
+
+    vectors: int
+    channels: int
+    group: int
+    span: int
+    parts: int
+
+
+def cut(tiles: int, channels: int, filters: int, m: int, dtype: str, of: Host) -> Cut:
+    """Cut the work by the shape alone."""
+    lanes, itemsize = of.lanes(dtype), ITEMSIZE[dtype]
+    vectors = vectors_for(filters, dtype, of)
+    width = vectors * lanes
+    most = _BLOCK_BYTES // itemsize
+    block = up(-(-channels // -(-channels // most)), lanes)
+    blocks = -(-channels // block) * -(-filters // width)
+    parts = max(1, min(-(-_TASKS // blocks), tiles // _LEAST_TILES))
+    span = -(-tiles // parts)
+    group = max(_LEAST_GROUP, _TILE_BYTES // ((m + 2) ** 2 * (block + width) * itemsize))
+    group = -(-span // -(-span // group))
+    span = up(span, group)
+    return Cut(vectors, block, group, span, -(-tiles // span))
+
+
+def _scratch(c: Cut, m: int, dtype: str, of: Host) -> tuple[int, ...]:
+    """Where in a worker's scratch memory its parts begin, in the order of ``accumulate``."""
+    itemsize, lanes = ITEMSIZE[dtype], of.lanes(dtype)
+    width, elements = c.vectors * lanes, (m + 2) ** 2
+    rows = up(c.channels, rows_for(c.vectors, of))
+    return offsets_of(
+        [
+            elements * apart(c.group * c.channels * itemsize) + rows * itemsize,
+            elements * apart(c.group * width * itemsize),
+            elements * apart(rows * width * itemsize),
+            c.group * elements * 8,
+            c.group * m * m * 8,
+            rows * 8,
+            elements * 8,
+            elements * rows * 8,
+            elements * lanes * itemsize,
+            elements * 8,
+            9 * lanes * itemsize,
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    cut: Cut
+    blocks: tuple[int, int]
+    slots: int
+    offsets: tuple[int, ...]
+    workspace: int
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(g: Any, m: int, dtype: str, of: Host, count: int) -> _Plan:
+    channels, filters = g.in_channels, g.out_channels
+    tiles = max(1, g.batch) * (-(-g.output[0] // m)) * (-(-g.output[1] // m))
+    c = cut(tiles, channels, filters, m, dtype, of)
+    blocks = -(-channels // c.channels), -(-filters // (c.vectors * of.lanes(dtype)))
+    offsets = _scratch(c, m, dtype, of)
+    slots = min(count, blocks[0] * blocks[1] * c.parts)
+    partial = c.parts * 9 * channels * filters * ITEMSIZE[dtype] if c.parts > 1 else 0
+    return _Plan(c, blocks, slots, offsets, slots * offsets[-1] + partial)
+
+
+def workspace_bytes(geometry: Any, dtype: str, m: int) -> int:
+    """Memory that ``conv_backward_weight`` allocates, beyond its arguments."""
+    return _plan(geometry, m, dtype, host(), threads()).workspace
+
+
+def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any, m: int) -> None:
+    """Write ``dw`` (3, 3, C, F) from ``dy`` (N, *out, F) and ``x`` (N, *in, C).
+
+    Args:
+        dy, x: of any strides.
+        dw: C-contiguous, of the same dtype.
+        geometry: one that ``winograd.supports``.
+        m: extent of a tile: 2, 4 or 6.
+    """
+    g, dtype, of = geometry, dw.dtype.name, host()
+    if not g.batch:
+        dw.fill(0)
+        return
+    channels, filters = g.in_channels, g.out_channels
+    plan = _plan(g, m, dtype, of, threads())
+    c, width = plan.cut, plan.cut.vectors * of.lanes(dtype)
+    rows = rows_for(c.vectors, of)
+    x, dy = with_channels_together(x), with_channels_together(dy)
+    scratch, workers = aligned(plan.slots * plan.offsets[-1]), np.zeros(1, np.int64)
+    if filters % width or channels % c.channels:
+        scratch.fill(0)  # lanes that nobody fills are multiplied too: what lay there may be slow
+    nothing = zeros((max(channels, filters) + width) * dw.itemsize)
+    partial = np.empty((c.parts, *dw.shape), dtype) if c.parts > 1 else dw
+    run(
+        gradient(dtype, of, m),
+        plan.blocks[0] * plan.blocks[1] * c.parts,
+        address(x),
+        address(dy),
+        address(partial),
+        address(nothing),
+        channel_kernel(dtype, of, rows, c.vectors),
+        (rows, c.vectors),
+        (g.batch, channels, filters),
+        (*g.input, *g.output),
+        (-(-g.output[0] // m), -(-g.output[1] // m), g.pads[0][0], g.pads[1][0]),
+        x.strides[:3],
+        dy.strides[:3],
+        (c.group, c.span, c.channels, *plan.blocks),
+        (
+            apart(c.group * c.channels * dw.itemsize),
+            apart(c.group * width * dw.itemsize),
+            apart(up(c.channels, rows) * width * dw.itemsize),
+        ),
+        (address(workers), plan.slots, address(scratch)),
+        plan.offsets,
+    )
+    if c.parts > 1:
+        np.add.reduce(partial, axis=0, out=dw)
+
+
+@functools.cache
+def gradient(dtype: str, host: Host, m: int) -> Any:
+    """Return the compiled kernel for tiles of ``m`` x ``m``."""
+    return compiled(define(dtype, host, m), dtype, host, m)
+
+
+def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
+    """Return the kernel as a plain function; see :func:`gradient`."""
+    lanes, itemsize, vector_bytes = host.lanes(dtype), ITEMSIZE[dtype], host.vector_bytes
+    elements, pixels = (m + 2) ** 2, m * m
+    patch_in = tail_padded(dtype, host, transform_input(dtype, host, m), elements)
+    tile_in = tail_padded(dtype, host, transform_output_gradient(dtype, host, m), pixels)
+    taps_out = transform_filter_gradient(dtype, host, m)
+    number, put, zero = read(dtype), write(dtype), np.dtype(dtype).type(0)
+
+    def accumulate(  # type: ignore[no-untyped-def]
+        counter, tasks, x, dy, dw, zeros, kernel,
+        tile, sizes, extents, grid, x_steps, dy_steps, cut, steps, memory, offsets,
+    ):  # fmt: skip
+        # kernel: address of the micro-kernel; tile: (its rows, its vectors); sizes: (images,
+        # channels, filters); extents: (input height, width, output height, width);
+        # grid: (rows of tiles, tiles in a row, padding above, left); steps in bytes: (image,
+        # height, width); cut: (tiles of a group, of a part, channels of a block, blocks of
+        # channels, of filters); steps: (transformed x, transformed dy, sums: element); memory:
+        # (counter of workers, how many there is scratch memory for, its address)
+        rows, vectors = tile
+        width, width_bytes = vectors * lanes, vectors * vector_bytes
+        images, channels, filters = sizes
+        group, span, block, channel_blocks, filter_blocks = cut
+        v_step, d_step, step = steps
+        slot = take(memory[0])
+        if slot >= memory[1]:
+            return
+        at = memory[2] + slot * offsets[11]
+        v, d, sums = at + offsets[0], at + offsets[1], at + offsets[2]
+        patch_table, tile_table = at + offsets[3], at + offsets[4]
+        v_table, d_table, sum_table = at + offsets[5], at + offsets[6], at + offsets[7]
+        padded, padded_table, spare = at + offsets[8], at + offsets[9], at + offsets[10]
+        tiles = images * grid[0] * grid[1]
+        all_rows = -(-block // rows) * rows
+        tap_step = channels * filters * itemsize
+
+        fill_table(v_table, all_rows // rows, v, rows * itemsize)
+        fill_table(d_table, elements, d, d_step)
+        for e in range(elements):
+            fill_table(sum_table + 8 * e * all_rows, all_rows, sums + e * step, width_bytes)
+        fill_table(padded_table, elements, padded, vector_bytes)
+
+        task = take(counter)
+        while task < tasks:
+            # Tasks of the same tiles follow each other.
+            f = task % filter_blocks * width
+            c = task // filter_blocks % channel_blocks * block
+            part = task // (filter_blocks * channel_blocks)
+            c_used, f_used = min(block, channels - c), min(width, filters - f)
+            row_blocks = -(-c_used // rows)
+            last = min(tiles, part * span + span)
+            for first in range(part * span, last, group):
+                here = min(group, last - first)
+                locate(
+                    patch_table, first, here, here, m + 2, m, grid, grid[2], grid[3],
+                    extents[0], extents[1], x, x_steps, zeros,
+                )  # fmt: skip
+                locate(
+                    tile_table, first, here, here, m, m, grid, 0, 0,
+                    extents[2], extents[3], dy, dy_steps, zeros,
+                )  # fmt: skip
+                for j in range(elements * lanes):
+                    put(padded + j * itemsize, zero)
+                for i in range(here):
+                    for k in range(0, c_used, lanes):
+                        patch_in(
+                            patch_table + i * elements * 8, (c + k) * itemsize,
+                            min(lanes, c_used - k), padded_table,
+                            v + (i * block + k) * itemsize, v_step,
+                        )  # fmt: skip
+                for j in range(elements * lanes):
+                    put(padded + j * itemsize, zero)
+                for i in range(here):
+                    for k in range(0, f_used, lanes):
+                        tile_in(
+                            tile_table + i * pixels * 8, (f + k) * itemsize,
+                            min(lanes, f_used - k), padded_table,
+                            d + (i * width + k) * itemsize, d_step,
+                        )  # fmt: skip
+                for e in range(elements):
+                    for r in range(row_blocks):
+                        multiply(
+                            kernel,
+                            v_table + 8 * r,
+                            1,
+                            e * v_step,
+                            block * itemsize,
+                            d_table + 8 * e,
+                            here,
+                            sum_table + 8 * (e * all_rows + r * rows),
+                            zeros,
+                            first - part * span,
+                            0,
+                        )
+            for i in range(c_used):
+                to = dw + ((part * 9 * channels + c + i) * filters + f) * itemsize
+                for k in range(0, f_used, lanes):
+                    whole = k + lanes <= f_used
+                    taps_out(
+                        sums + i * width_bytes + k * itemsize,
+                        step,
+                        to + k * itemsize if whole else spare,
+                        tap_step if whole else vector_bytes,
+                    )
+                    if not whole:
+                        for t in range(9):
+                            place = to + t * tap_step + k * itemsize
+                            for j in range(f_used - k):
+                                value = number(spare + t * vector_bytes + j * itemsize)
+                                put(place + j * itemsize, value)
+            task = take(counter)
+
+    return accumulate

@@ -1,0 +1,160 @@
+"""What the Winograd kernels share: where tiles lie in images, and the layout of scratch memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from gpuconv_kernels.host.memory import address
+from gpuconv_kernels.host.target import INT, NUMBER, REAL, Host, inlined
+
+Array = Any
+
+LINE = 64
+"""Bytes to which what lies in scratch memory is aligned: a line of the cache, a vector at most."""
+
+
+# --- memory -------------------------------------------------------------------------------
+
+
+def up(count: int, unit: int) -> int:
+    """``count``, rounded up to a multiple of ``unit``."""
+    return -(-count // unit) * unit
+
+
+def apart(size: int) -> int:
+    """Bytes from one of many things of ``size`` bytes to the next, an odd number of lines.
+
+    The elements of a tile are written together: at a power of two from each other they would
+    compete for the same few places of a cache.
+    """
+    return up(size, 2 * LINE) + LINE
+
+
+def offsets_of(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Where parts of scratch memory begin, each on a line; at last the size of all."""
+    offsets = [0]
+    for size in sizes:
+        offsets.append(offsets[-1] + up(size, LINE))
+    return tuple(offsets)
+
+
+def aligned(count: int, dtype: str = "uint8") -> Array:
+    """Memory for ``count`` numbers that begins with a line."""
+    size = count * np.dtype(dtype).itemsize
+    memory = np.empty(size + LINE, np.uint8)
+    first = -address(memory) % LINE
+    return memory[first : first + size].view(dtype)
+
+
+def with_channels_together(x: Array) -> Array:
+    """``x`` if its channels lie next to each other, else a copy."""
+    together = x.strides[-1] == x.itemsize or x.shape[-1] == 1
+    return x if together else np.ascontiguousarray(x)
+
+
+@functools.cache
+def read(dtype: str) -> Any:
+    """Return ``f(address)``: the number there. Compiles in less time than an array does."""
+    kind = types.int64 if dtype == "int64" else NUMBER[dtype]
+    pointer = (INT if dtype == "int64" else REAL[dtype]).as_pointer()
+
+    @intrinsic
+    def number_at(typing_context, address):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return builder.load(builder.inttoptr(arguments[0], pointer), align=1)
+
+        return kind(types.intp), generate
+
+    return number_at
+
+
+@functools.cache
+def write(dtype: str) -> Any:
+    """Return ``f(address, number)``, which stores the number there."""
+    kind = types.int64 if dtype == "int64" else NUMBER[dtype]
+    number: ir.Type = INT if dtype == "int64" else REAL[dtype]
+
+    @intrinsic
+    def store_at(typing_context, address, value):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            builder.store(
+                arguments[1], builder.inttoptr(arguments[0], number.as_pointer()), align=1
+            )
+            return context.get_dummy_value()
+
+        return types.void(types.intp, kind), generate
+
+    return store_at
+
+
+# --- tiles --------------------------------------------------------------------------------
+
+
+_write_word = write("int64")
+
+
+@inlined
+def fill_table(table, count, first, step):  # type: ignore[no-untyped-def]
+    """Write ``count`` addresses, ``step`` bytes apart."""
+    for i in range(count):
+        _write_word(table + 8 * i, first + i * step)
+
+
+@inlined
+def locate(  # type: ignore[no-untyped-def]
+    table, first, count, entries, size, m, grid, before_h, before_w, height, width,
+    base, steps, outside,
+):  # fmt: skip
+    """Write the addresses of the pixels of tiles, ``size`` x ``size`` each, from ``first`` on.
+
+    Pixels outside of the image, and all pixels of tiles from ``count`` on, are ``outside``.
+    ``grid``: rows of tiles, tiles in a row; ``steps``: bytes from image to image, row to row,
+    pixel to pixel.
+    """
+    column = first % grid[1]
+    row = first // grid[1] % grid[0]
+    image = first // (grid[1] * grid[0])
+    to = table
+    for i in range(entries):
+        h, w = row * m - before_h, column * m - before_w
+        corner = base + image * steps[0] + h * steps[1] + w * steps[2]
+        for r in range(size):
+            for s in range(size):
+                inside = i < count and 0 <= h + r < height and 0 <= w + s < width
+                _write_word(to, corner + r * steps[1] + s * steps[2] if inside else outside)
+                to += 8
+        column += 1
+        if column == grid[1]:
+            column = 0
+            row += 1
+            if row == grid[0]:
+                row = 0
+                image += 1
+
+
+def tail_padded(dtype: str, host: Host, transform: Any, pixels: int) -> Any:
+    """Return ``f(table, shift, inside, patch_table, target, step)``: a transform of ``pixels``.
+
+    Where fewer than a vector's channels, ``inside``, are left, they are copied in front of the
+    zeros of a patch of vectors, so that nothing behind the last pixel is read.
+    """
+    lanes, word = host.lanes(dtype), read("int64")
+    number, put, itemsize = read(dtype), write(dtype), np.dtype(dtype).itemsize
+
+    def padded(table, shift, inside, patch_table, target, step):  # type: ignore[no-untyped-def]
+        if inside < lanes:
+            for p in range(pixels):
+                source, copy = word(table + 8 * p) + shift, word(patch_table + 8 * p)
+                for j in range(inside):
+                    put(copy + j * itemsize, number(source + j * itemsize))
+            table, shift = patch_table, 0
+        transform(table, shift, target, step)
+
+    return inlined(padded)
