@@ -138,6 +138,8 @@ def test_every_width_of_vectors(monkeypatch, host):
         square(3, 24, 8, 36, 3, pad=1, groups=2),
         ConvGeometry(1, 6, 7, (3, 250), (2, 3), (1, 1), (1, 1), ((0, 1), (2, 0)), 1),  # long lines
         ConvGeometry(1, 4, 5, (6, 6), (3, 3), (1, 1), (1, 1), ((-1, 2), (2, -1)), 1),
+        ConvGeometry(3, 1, 1, (1,), (2,), (1,), (1,), ((0, 1),), 1),  # one pixel an image
+        ConvGeometry(2, 2, 3, (1, 2), (1, 3), (1, 1), (1, 1), ((0, 0), (1, 0)), 1),
     ],
     ids=lambda g: f"{g.in_channels}-{g.out_channels}-{g.input}",
 )

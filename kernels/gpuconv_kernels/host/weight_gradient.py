@@ -64,8 +64,8 @@ class Cut:
 
     Attributes:
         rows, vectors: channels, and vectors of filters, of a tile.
-        batch, input, output: the images as the kernel sees them: where the kernel is 1x1, all
-            pixels are one line.
+        joined: whether all pixels are one line, since the kernel is 1x1.
+        batch, input, output: the images as the kernel then sees them.
         length, lines: pixels of a piece of a line, and lines of a block.
         blocks: of pixels.
         copies: of ``dw`` that are summed apart.
@@ -74,6 +74,7 @@ class Cut:
 
     rows: int
     vectors: int
+    joined: bool
     batch: int
     input: Three
     output: Three
@@ -86,11 +87,12 @@ class Cut:
 
 
 @functools.lru_cache(maxsize=1024)
-def cut(g: Any, dtype: str, of: Host, count: int, joined: bool) -> Cut:
-    """Cut a ``ConvGeometry`` for ``count`` threads; ``joined``: all arrays are contiguous."""
+def cut(g: Any, dtype: str, of: Host, count: int, contiguous: bool) -> Cut:
+    """Cut a ``ConvGeometry`` for ``count`` threads; ``contiguous``: all arrays are."""
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
     batch, input, output = g.batch, three(g.input, 1), three(g.output, 1)
-    if g.is_pointwise and joined:
+    joined = contiguous and bool(g.is_pointwise)
+    if joined:
         input = output = (1, 1, batch * math.prod(output))
         batch = min(batch, 1)
     vectors = vectors_for(filters, dtype, of)
@@ -107,7 +109,18 @@ def cut(g: Any, dtype: str, of: Host, count: int, joined: bool) -> Cut:
     tiles = math.prod(g.kernel) * -(-channels // rows)
     tile_parts = min(tiles, -(-wanted // (g.groups * filter_parts)))
     return Cut(
-        rows, vectors, batch, input, output, length, lines, blocks, copies, filter_parts, tile_parts
+        rows,
+        vectors,
+        joined,
+        batch,
+        input,
+        output,
+        length,
+        lines,
+        blocks,
+        copies,
+        filter_parts,
+        tile_parts,
     )
 
 
@@ -166,11 +179,18 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
         three(g.dilation, 1),
         three([lo for lo, _ in g.pads], 0),
         three(g.kernel, 1),
-        (x.strides[0], *three(x.strides[1:-1], 0)),
-        (dy.strides[0], *three(dy.strides[1:-1], 0)),
+        _steps(x, c),
+        _steps(dy, c),
     )
     if c.copies > 1:
         run(_adding(dtype), -(-dw.size // _SUM), address(partial), address(dw), dw.size, c.copies)
+
+
+def _steps(array: Array, c: Cut) -> tuple[int, ...]:
+    """Bytes from image to image and along its dimensions."""
+    if c.joined:  # not the array's own strides: those of extents of 1 mean nothing
+        return 0, 0, 0, array.shape[-1] * array.itemsize
+    return array.strides[0], *three(array.strides[1:-1], 0)
 
 
 @functools.cache

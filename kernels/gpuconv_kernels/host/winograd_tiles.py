@@ -62,7 +62,7 @@ def with_channels_together(x: Array) -> Array:
 @functools.cache
 def read(dtype: str) -> Any:
     """Return ``f(address)``: the number there. Compiles in less time than an array does."""
-    kind = types.int64 if dtype == "int64" else NUMBER[dtype]
+    kind: Any = types.int64 if dtype == "int64" else NUMBER[dtype]
     pointer = (INT if dtype == "int64" else REAL[dtype]).as_pointer()
 
     @intrinsic
@@ -78,7 +78,7 @@ def read(dtype: str) -> Any:
 @functools.cache
 def write(dtype: str) -> Any:
     """Return ``f(address, number)``, which stores the number there."""
-    kind = types.int64 if dtype == "int64" else NUMBER[dtype]
+    kind: Any = types.int64 if dtype == "int64" else NUMBER[dtype]
     number: ir.Type = INT if dtype == "int64" else REAL[dtype]
 
     @intrinsic
