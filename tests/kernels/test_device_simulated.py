@@ -1,62 +1,83 @@
-"""Every file of tests/device in Numba's simulator, each in a process with a hard time limit.
-
-A kernel whose barrier is missed by a thread hangs for ever in the simulator: hence the processes.
-They run side by side, one a core.
-"""
+"""Every file of tests/device in Numba's simulator; how they are run stands in simulations.py."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pathlib
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from pathlib import Path
 
 import pytest
-
-FOLDER = pathlib.Path(__file__).parents[1] / "device"
-FILES = sorted(path.name for path in FOLDER.glob("test_*.py"))
-SECONDS = 600  # ten times what the slowest takes on two cores that nobody else uses
-
-Runs = dict[str, "Future[subprocess.CompletedProcess[str]]"]
-
-
-def simulate(name: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(FOLDER / name)],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "OMP_NUM_THREADS": "1"},
-        cwd=FOLDER.parents[1],
-    )
-
-
-@pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:
-    """The processes of all files that are to be run, started by size, the largest first."""
-    chosen = {item.callspec.params["name"] for item in request.session.items if _is_ours(item)}
-    longest_first = sorted(chosen, key=lambda name: -(FOLDER / name).stat().st_size)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        yield {name: pool.submit(simulate, name) for name in longest_first}
-        pool.shutdown(cancel_futures=True)
-
-
-def _is_ours(item: pytest.Item) -> bool:
-    return item.path == pathlib.Path(__file__) and "name" in getattr(item, "callspec", _None).params
-
-
-class _None:
-    params: dict[str, str] = {}  # noqa: RUF012
+from simulations import FILES, SECONDS, Simulations
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_in_the_simulator(runs: Runs, name: str) -> None:
+def test_in_the_simulator(simulated: Simulations, name: str) -> None:
     try:
-        done = runs[name].result()
+        done = simulated.results[name].result()
     except subprocess.TimeoutExpired as late:
-        said = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout
-        pytest.fail(f"{name} did not end within {SECONDS} s; a barrier may hang.\n{said}")
+        pytest.fail(f"{name} did not end within {SECONDS} s; a barrier may hang.\n{late.stdout!s}")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
+
+
+# --- how they are run ---------------------------------------------------------------------------
+
+
+def say_and_sleep(name: str) -> list[str]:
+    """A process that says something and then hangs, or ends at once with status 3."""
+    seconds = 0 if name == "short" else 600
+    program = f"import sys, time; print('here', flush=True); time.sleep({seconds}); sys.exit(3)"
+    return [sys.executable, "-c", program]
+
+
+def test_what_hangs_is_ended_and_what_it_said_is_kept() -> None:
+    runs = Simulations(["hangs", "short"], say_and_sleep, seconds=3)
+    runs.start(1)
+    done = runs.results["short"].result(30)  # it waits for the first
+    assert (done.returncode, done.stdout) == (3, "here\n")
+    with pytest.raises(subprocess.TimeoutExpired) as late:
+        runs.results["hangs"].result(0)
+    assert late.value.stdout == "here\n"
+
+
+def test_a_session_that_ends_early_leaves_none_behind() -> None:
+    runs = Simulations(["one", "two", "three"], say_and_sleep)
+    runs.start(2)
+    deadline = time.monotonic() + 30
+    while len(runs._running) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    processes = list(runs._running)
+    runs.stop()
+    assert [process.returncode for process in processes] == [-9, -9]
+    assert not runs.results["three"].done()  # it never began
+    runs.start(3)
+    assert not runs._running
+
+
+def test_a_program_that_cannot_be_started_is_said() -> None:
+    runs = Simulations(["any"], lambda name: ["/no/such/program"])
+    runs.start(1)
+    with pytest.raises(FileNotFoundError):
+        runs.results["any"].result(30)
+
+
+def test_a_process_ends_with_a_session_that_was_killed() -> None:
+    hangs = "import os, simulations, time; simulations.end_with(os.getppid()); "
+    hangs += "print(os.getpid(), flush=True); time.sleep(600)"
+    starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hangs!r}])"
+    session = subprocess.Popen(
+        [sys.executable, "-c", starts], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True
+    )
+    assert session.stdout is not None
+    number = int(session.stdout.readline())
+    try:
+        session.kill()
+        session.communicate(timeout=30)  # the pipe is closed when both have ended
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
