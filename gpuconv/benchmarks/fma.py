@@ -51,7 +51,8 @@ def _kernel() -> tuple[Callable[..., Any], int, int]:
 
 
 def _measure() -> float:
-    from gpuconv_kernels.host.parallel import run, threads
+    from gpuconv_kernels.host.parallel import run
+    from gpuconv_kernels.threads import threads
 
     kernel, rows, width = _kernel()
     tasks = threads() * _TASKS_A_THREAD

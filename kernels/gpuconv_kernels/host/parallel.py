@@ -28,7 +28,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.host.target import INT
-from gpuconv_kernels.threads import set_threads, threads  # noqa: F401
+from gpuconv_kernels.threads import threads
 
 
 @intrinsic

@@ -1,0 +1,145 @@
+"""The engine ``cpu:jit``: which kernel it takes, and that its results are the definition's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gpuconv as gc
+from gpuconv import ops
+from gpuconv.backends import cpu_probe, registry
+from gpuconv.backends.cpu_jit_plans import choose_way
+from gpuconv.geometry import ConvGeometry
+from gpuconv.settings import config
+from gpuconv.testing import reference
+
+PLENTY = 2**28
+
+
+@pytest.fixture(autouse=True)
+def _settings_as_they_were():
+    yield
+    config.winograd, config.threads = "auto", None
+
+
+def layer(batch, channels, extent, filters, kernel=3, stride=1, groups=1) -> ConvGeometry:
+    return ConvGeometry(
+        batch=batch,
+        in_channels=channels,
+        out_channels=filters,
+        input=(extent, extent),
+        kernel=(kernel, kernel),
+        stride=(stride, stride),
+        dilation=(1, 1),
+        pads=((kernel // 2, kernel // 2),) * 2,
+        groups=groups,
+    )
+
+
+def algorithm(g: ConvGeometry, op: str = "conv_forward", limit: int = PLENTY) -> str:
+    return choose_way(op, g, "float32", limit).plan.algorithm
+
+
+@pytest.mark.parametrize("op", ["conv_forward", "conv_backward_input", "conv_backward_weight"])
+def test_winograd_where_it_saves_products(op):
+    assert algorithm(layer(8, 64, 56, 64), op) == "winograd-4x4"
+    for other in (
+        layer(8, 64, 56, 64, stride=2),
+        layer(8, 64, 56, 64, kernel=5),
+        layer(8, 64, 56, 64, groups=2),
+        layer(8, 3, 56, 64),  # few channels: the transforms are all that counts
+        layer(1, 512, 4, 512),  # few pixels: transforming the filters costs more than it saves
+    ):
+        assert algorithm(other, op) == "direct"
+    assert algorithm(layer(8, 32, 56, 32, groups=32), op) == "depthwise"
+
+
+def test_the_setting_says_how_large_tiles_may_be():
+    g = layer(8, 64, 48, 64)
+    found = {}
+    for setting in ("off", 2, 4, 6, "auto"):
+        config.winograd = setting
+        found[setting] = algorithm(g)
+    assert (found["off"], found[2], found[4]) == ("direct", "winograd-2x2", "winograd-4x4")
+    assert found["auto"] == found[4]
+    assert found[6] in ("winograd-4x4", "winograd-6x6")
+
+
+def test_the_dispatcher_follows_the_setting():
+    shapes = (4, 24, 24, 32), (3, 3, 32, 32)
+    automatic = gc.explain("conv2d", *shapes, padding="same", backend="cpu")
+    assert automatic.algorithm.startswith("winograd")
+    assert "of the multiply-adds" in automatic.reason
+    config.winograd = "off"
+    assert gc.explain("conv2d", *shapes, padding="same", backend="cpu").algorithm == "direct"
+
+
+def test_too_little_memory_for_winograd():
+    g = layer(8, 64, 56, 64)
+    way = choose_way("conv_forward", g, "float32", 2**16)
+    assert way.plan.algorithm == "direct"
+    assert choose_way("conv_forward", g, "float32", PLENTY).plan.workspace_bytes <= PLENTY
+
+
+@pytest.mark.parametrize(("setting", "bound"), [("off", 5e-7), (2, 2e-6), ("auto", 1e-5)])
+def test_the_error_of_a_whole_layer(setting, bound):
+    """Norm of the difference by the norm of the result, which is what the setting is about."""
+    config.winograd = setting
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 18, 22, 32), dtype="float32")
+    w = rng.standard_normal((3, 3, 32, 48), dtype="float32")
+    dy = rng.standard_normal((2, 18, 22, 48), dtype="float32")
+    words = {"padding": ((1, 1), (1, 1))}
+    wide = [a.astype("float64") for a in (x, w, dy)]
+    pairs = (
+        (ops.conv2d(x, w, padding=1), reference.conv(wide[0], wide[1], None, **words)),
+        (
+            ops.conv2d_backward_input(dy, w, x.shape, padding=1),
+            reference.conv_backward_input(wide[2], wide[1], x.shape, **words),
+        ),
+        (
+            ops.conv2d_backward_weight(dy, x, w.shape, padding=1),
+            reference.conv_backward_weight(wide[2], wide[0], w.shape, **words),
+        ),
+    )
+    for got, want in pairs:
+        assert np.linalg.norm(got - want) <= bound * np.linalg.norm(want)
+
+
+def test_the_same_bits_with_any_number_of_threads():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((8, 20, 20, 32), dtype="float32")
+    model = gc.Sequential(
+        [
+            gc.layers.Conv2D(32, 3, activation="relu", padding="same"),
+            gc.layers.BatchNormalization(),
+            gc.layers.MaxPooling2D(2),
+            gc.layers.DepthwiseConv2D(3),
+            gc.layers.GlobalAveragePooling2D(),
+            gc.layers.Dense(5),
+        ]
+    )
+    model.compile("adam", gc.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.build((None, *x.shape[1:]))
+    first = [np.array(weight) for weight in model.get_weights()]
+    results = []
+    for count in (1, 2, 3):
+        config.threads = count
+        model.set_weights(first)
+        # Dense layers go through BLAS, which may round otherwise with other threads.
+        features = gc.Sequential(model.layers[:-1])
+        results.append(np.asarray(features.predict(x, verbose=0)).tobytes())
+    assert results[1:] == results[:-1]
+
+
+def test_what_runs_where_nothing_can_be_compiled(monkeypatch):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    found = cpu_probe.probe_compiler()
+    assert not found.available
+    assert "NUMBA_DISABLE_JIT" in found.reason
+    assert registry.probe("cpu:jit") == found
+    assert registry.probe_device("cpu").reason.startswith("cpu:numpy: ")
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "0")
+    assert cpu_probe.probe_compiler().available
+    monkeypatch.setattr(cpu_probe, "installed_version", lambda name: None)
+    assert "numba is not installed" in cpu_probe.probe_compiler().reason
