@@ -31,6 +31,7 @@ class Width(NamedTuple):
 
     @property
     def channels(self) -> int:
+        """Channels of a step."""
         return self.lanes * self.vectors
 
 
@@ -71,15 +72,18 @@ class Emitter:
     # --- integers --------------------------------------------------------------------
 
     def integer(self, value: int) -> ir.Constant:
+        """A constant of 64 bits."""
         return ir.Constant(INT, value)
 
     def add(self, *values: ir.Value | int) -> ir.Value:
+        """The sum of integers."""
         total, *others = (self.integer(v) if isinstance(v, int) else v for v in values)
         for other in others:
             total = self.builder.add(total, other)
         return total
 
     def times(self, value: ir.Value, factor: int) -> ir.Value:
+        """The product of integers."""
         return self.builder.mul(value, self.integer(factor))
 
     def word(self, address: ir.Value) -> ir.Value:
@@ -87,6 +91,7 @@ class Emitter:
         return self.builder.load(self.builder.inttoptr(address, INT.as_pointer()))
 
     def is_set(self, flag: ir.Value) -> ir.Value:
+        """Whether an integer is not 0."""
         return self.builder.icmp_signed("!=", flag, self.integer(0))
 
     # --- vectors ---------------------------------------------------------------------
@@ -131,6 +136,7 @@ class Emitter:
         return self.builder.shuffle_vector(first, undefined, lanes)
 
     def constant(self, value: float) -> ir.Constant:
+        """A vector of one constant."""
         return ir.Constant(self.vector, [value] * self.lanes)
 
     def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
