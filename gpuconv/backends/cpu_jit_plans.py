@@ -29,7 +29,7 @@ _LEAST_CHANNELS = 16
 """Channels, and filters, below which the transforms are all that counts."""
 _SHARE = 5
 """Winograd's workspace should be no larger than this part of the arrays, if that is possible,"""
-_SMALL_WORKSPACE = 4 * 1024**2
+_SMALL_WORKSPACE = 512 * 1024
 """or than this."""
 _TILES = (2, 4, 6)
 _AUTOMATIC = 4
