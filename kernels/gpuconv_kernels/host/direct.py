@@ -11,15 +11,18 @@ is outside of the input, the address is that of zeros::
     .  o--o--o  .  .  .           tap 1: p0 p1 p2 p3 p4 p5        0,  1         |          |
     .  o--o--o  .  .  .             ...        zeros, if out      ...           +----------+
 
-A task is a block of pixels and some of the filters. The sum is cut in chunks whose packed weights
-stay in the caches while all pixels of the block stream by; the results wait in y (in L2) between
-chunks. The last chunk stores through bias and ReLU::
+A task is a block of pixels and some of the filters. Its weights are cut in chunks that stay in the
+L2 cache, packed, while all pixels of the block stream by, so that x and y come from memory as
+seldom as can be. Meanwhile the micro-kernel fetches the pixels of the tile that follows, and the
+lines that it will store to. Where a chunk does not hold all taps and channels, results wait in y.
+The last chunk stores through bias and ReLU::
 
-    for 64 filters of the task:
+    for a chunk of filters of the task:
         for a chunk of taps and channels:
-            pack its weights                                 48 KB, L1 and L2
-            for 6 pixels of the block:                       x and y from L2
-                micro-kernel: 6 x 64 sums += chunk
+            pack its weights                                 into L2
+            for 6 pixels of the block:                       x and y from memory
+                for 64 filters of the chunk:                 x from L1, weights from L2
+                    micro-kernel: 6 x 64 sums += chunk
 
 backward_input is the same kernel: each phase of the stride is a convolution of ``dy`` with some of
 the taps in reverse order, and its results lie ``stride`` apart in ``dx``; packing transposes the
@@ -42,26 +45,36 @@ import numpy as np
 
 from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host import few_channels
-from gpuconv_kernels.host.memory import address, clear, copy, view, zeros
+from gpuconv_kernels.host.memory import address, clear, copy, copy_vectors, view, zeros
 from gpuconv_kernels.host.microkernel import (
     RELU,
     multiply,
     pixel_kernel,
+    rows_fetched,
     rows_for,
     vectors_for,
 )
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import name_of
-from gpuconv_kernels.host.target import ITEMSIZE, Host, compiled, host, inlined
+from gpuconv_kernels.host.target import (
+    ITEMSIZE,
+    LINE,
+    Host,
+    compiled,
+    host,
+    inlined,
+    second_level_cache,
+)
+from gpuconv_kernels.host.windows import corners, tabulate
 from gpuconv_kernels.host.winograd_transforms import transpose_block
 from gpuconv_kernels.threads import threads
 
 Array = Any
 
-CHUNK_BYTES = 48 * 1024
-"""Packed weights of a chunk: they stream from L2, and results are seldom taken up again."""
-_BLOCK_PIXELS = 384
-"""Pixels of a block: enough to be worth packing for, few enough for their results to stay in L2."""
+_LEAST_PIXELS, _MOST_PIXELS = 96, 2048
+"""Of a block."""
+_TABLE_BYTES = 128 * 1024
+"""Addresses of a block's pixels under the taps."""
 _TASKS_A_THREAD = 4
 
 
@@ -72,15 +85,16 @@ class Cut:
     Attributes:
         vectors: of filters that are computed together.
         pixels, blocks: of a block, and how many of them.
-        filters, parts: of a task, a multiple of the vectors' lanes, and how many of them.
-        taps, channels: of a chunk of the sum.
+        part, parts: filters of a task, a multiple of the vectors' lanes, and how many parts.
+        filters, taps, channels: of a chunk of the weights; ``filters`` as ``part``.
     """
 
     vectors: int
     pixels: int
     blocks: int
-    filters: int
+    part: int
     parts: int
+    filters: int
     taps: int
     channels: int
 
@@ -99,24 +113,69 @@ def cut(
     """Cut a product of pixels x (taps, channels) x filters for ``count`` threads."""
     vectors = vectors_for(filters, dtype, of)
     width, rows = vectors * of.lanes(dtype), rows_for(vectors, of)
-    steps = max(1, CHUNK_BYTES // (width * ITEMSIZE[dtype]))
-    if channels <= steps:
-        chunk_taps = -(-taps // -(-taps // min(taps, max(1, steps // max(channels, 1)))))
-        chunk_channels = channels
-    else:
-        chunk_taps, chunk_channels = 1, -(-channels // -(-channels // steps))
     widths = -(-filters // width)
-    blocks = max(1, round(pixels / _BLOCK_PIXELS))
-    parts = 1
-    wanted = 1 if count == 1 else _TASKS_A_THREAD * count
-    while blocks * groups * parts < wanted and parts < widths:
-        parts = min(2 * parts, widths)
+    blocks, parts = _tasks(pixels, taps, channels, filters, groups, widths, count)
     block = -(-pixels // blocks)
     block = -(-block // rows) * rows
-    part = -(-widths // parts) * width
-    return Cut(
-        vectors, block, -(-pixels // block), part, -(-filters // part), chunk_taps, chunk_channels
+    part = -(-widths // parts)
+    across, chunk_taps, chunk_channels = _chunk(
+        taps, channels, part, width, max(width, chunk_bytes() // ITEMSIZE[dtype])
     )
+    return Cut(
+        vectors,
+        block,
+        -(-pixels // block),
+        part * width,
+        -(-widths // part),
+        across * width,
+        chunk_taps,
+        chunk_channels,
+    )
+
+
+def chunk_bytes() -> int:
+    """Packed weights of a chunk: what of the L2 cache x and y leave to them."""
+    return second_level_cache() * 2 // 5
+
+
+def _tasks(
+    pixels: int, taps: int, channels: int, filters: int, groups: int, widths: int, count: int
+) -> tuple[int, int]:
+    """In how many blocks of pixels and parts of the filters: as few numbers moved as can be.
+
+    Every block packs all weights, which reads and writes them; every part reads all of x.
+    """
+    most = min(_MOST_PIXELS, max(4 * _LEAST_PIXELS, _TABLE_BYTES // (8 * taps)))
+    fewest = -(-pixels // most)
+    wanted = 1 if count == 1 else -(-_TASKS_A_THREAD * count // groups)
+    options = []
+    for parts in range(1, min(widths, wanted) + 1):
+        blocks = max(fewest, min(-(-wanted // parts), pixels // _LEAST_PIXELS, 4 * wanted))
+        moved = 2 * blocks * taps * channels * filters + parts * pixels * channels
+        options.append((-min(blocks * parts, wanted), moved, blocks, parts))
+    _, _, blocks, parts = min(options)
+    return max(1, blocks), parts
+
+
+def _chunk(taps: int, channels: int, widths: int, width: int, numbers: int) -> tuple[int, int, int]:
+    """Return filters (in widths), taps and channels of a chunk of at most so many ``numbers``.
+
+    Each chunk of filters reads x once more, each chunk of the sum reads and writes y.
+    """
+    options = []
+    for across in range(1, widths + 1):
+        steps = max(1, numbers // (across * width))
+        if channels <= steps:
+            in_taps = -(-taps // -(-taps // min(taps, max(1, steps // max(channels, 1)))))
+            in_channels = channels
+        else:
+            in_taps, in_channels = 1, -(-channels // -(-channels // steps))
+        sums = -(-taps // in_taps) * -(-channels // max(in_channels, 1))
+        read = channels * taps * -(-widths // across)
+        moved = read + widths * width * (2 * sums - 1)
+        options.append((moved, -across, in_taps, in_channels))
+    _, across, in_taps, in_channels = min(options)
+    return -across, in_taps, in_channels
 
 
 def workspace_bytes(geometry: Any, dtype: str) -> int:
@@ -130,9 +189,8 @@ def workspace_bytes(geometry: Any, dtype: str) -> int:
 def _workspace_bytes(g: Any, dtype: str) -> int:
     c, of = _cut_of(g, dtype), host()
     rows, width = rows_for(c.vectors, of), c.vectors * of.lanes(dtype)
-    tiled = -(-c.pixels // rows) * rows
-    numbers = c.taps * c.channels * width + tiled * width + width
-    each = 8 * tiled * (2 * math.prod(g.kernel) + 8) + ITEMSIZE[dtype] * numbers
+    numbers = c.taps * c.channels * c.filters + rows * width + c.part
+    each = 8 * c.pixels * (2 * math.prod(g.kernel) + 8) + ITEMSIZE[dtype] * numbers
     working = min(threads(), c.blocks * c.parts * g.groups)
     return int(working * each + g.in_channels * ITEMSIZE[dtype])
 
@@ -227,9 +285,9 @@ def _convolve(
         w_steps,
         (
             c.pixels,
-            c.blocks,
-            c.filters,
+            c.part,
             c.parts,
+            c.filters,
             c.taps,
             c.channels,
             rows_for(c.vectors, of),
@@ -253,22 +311,23 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
     ):  # fmt: skip
         # sizes: (images, channels of a group, filters of a group, groups); steps in bytes for x
         # and y: (image, depth, height, width); in numbers for w: (first, depth, height, width,
-        # channel, filter, group); cut: (pixels of a block, blocks, filters of a part, parts,
-        # taps of a chunk, channels of a chunk, rows of the micro-kernel, its columns)
+        # channel, filter, group); cut: (pixels of a block, filters of a part, parts, filters of a
+        # chunk, its taps, its channels, rows of the micro-kernel, its columns)
         images, channels, filters, groups = sizes
-        block, _, part, parts, chunk_taps, chunk_channels, rows, width = cut
+        block, part, parts, chunk_filters, chunk_taps, chunk_channels, rows, width = cut
         taps = kernel[0] * kernel[1] * kernel[2]
         pixels = images * output[0] * output[1] * output[2]
         tiles = -(-block // rows)
         table = np.empty(tiles * taps * rows, numbers)  # where channels begin: tile, tap, row
         pixel = np.empty((5, block), numbers)  # see _corners
         places = np.empty(tiles * rows, numbers)  # where results go
-        targets = np.empty(tiles * rows, numbers)
         order = np.empty(tiles * taps, numbers)  # taps that meet the input: tile, and one by one
         upto = np.empty((tiles, taps + 1), numbers)  # how many of them come before a tap
-        packed = np.empty(chunk_taps * chunk_channels * width, number)
-        rest = np.empty(tiles * rows * width, number)  # results beside y's filters, or no pixel's
-        start = np.empty(width, number)
+        chunk = chunk_taps * chunk_channels * chunk_filters
+        all_packed = np.empty(chunk + LINE // itemsize, number)
+        rest = np.empty(rows * width, number)  # results beside y's filters, or no pixel's
+        targets = np.empty(rows, numbers)  # of a tile with such results
+        start = np.empty(part, number)
         from_tap = np.empty(taps, numbers)
         moved = np.empty(taps, numbers)
         t = 0
@@ -286,6 +345,8 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
         located = -1
         task = take(counter)
         while task < tasks:
+            # In the loop: memory is freed where the compiler sees an array for the last time.
+            packed = -(-all_packed.ctypes.data // LINE) * LINE
             # Tasks of one block follow each other: its x stays in the cache.
             of_filters, of_group = task % parts, task // parts % groups
             at_block = task // (parts * groups)
@@ -301,180 +362,122 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                     table, order, upto, pixel, here, rows, zeros, moved, input, dilation, kernel
                 )
             tiles_here = -(-here // rows)
-            for f in range(of_filters * part, min(of_filters * part + part, filters), width):
-                used = min(width, filters - f)
-                clear(start.ctypes.data, width * itemsize)
-                if bias:
-                    from_bias = bias + (of_group * filters + f) * itemsize
-                    copy(start.ctypes.data, from_bias, used * itemsize)
-                at_filter, beside = (of_group * filters + f) * itemsize, rest.ctypes.data
-                for i in range(tiles_here * rows):
-                    targets[i] = beside + i * width * itemsize
-                if used == width:
-                    for i in range(here):
-                        targets[i] = places[i] + at_filter
+            first_filter = of_filters * part
+            end_filter = min(first_filter + part, filters)
+            clear(start.ctypes.data, part * itemsize)
+            if bias:
+                from_bias = bias + (of_group * filters + first_filter) * itemsize
+                copy(start.ctypes.data, from_bias, (end_filter - first_filter) * itemsize)
+            for f in range(first_filter, end_filter, chunk_filters):
+                f_end = min(f + chunk_filters, end_filter)
                 for tap in range(0, taps, chunk_taps):
                     taps_here = min(chunk_taps, taps - tap)
                     for c in range(0, channels, chunk_channels):
                         count = min(chunk_channels, channels - c)
+                        steps = taps_here * count
                         pack_chunk(
-                            packed.ctypes.data, w, from_tap, tap, taps_here, count, used, width,
-                            c * w_steps[4] + f * w_steps[5] + of_group * w_steps[6],
+                            packed, w, from_tap, tap, taps_here, count, f_end - f,
+                            width, c * w_steps[4] + f * w_steps[5] + of_group * w_steps[6],
                             w_steps[4], w_steps[5],
                         )  # fmt: skip
                         last = tap + taps_here == taps and c + count == channels
                         for i in range(tiles_here):
-                            multiply(
-                                micro_kernel,
-                                table.ctypes.data + 8 * i * taps * rows,
-                                order.ctypes.data + 8 * (i * taps + upto[i, tap]),
-                                upto[i, tap + taps_here] - upto[i, tap],
-                                (of_group * channels + c) * itemsize,
-                                packed.ctypes.data - tap * count * width * itemsize,
-                                count,
-                                targets.ctypes.data + 8 * i * rows,
-                                start.ctypes.data,
-                                tap + c,
-                                finish if last else 0,
-                            )
-                if used < width:
-                    for i in range(here):
-                        copy(
-                            places[i] + at_filter,
-                            rest.ctypes.data + i * width * itemsize,
-                            used * itemsize,
-                        )
+                            rows_here = min(rows, here - i * rows)
+                            of_tile = 8 * i * taps * rows
+                            of_next = min(of_tile + 8 * taps * rows, 8 * (table.size - taps * rows))
+                            for at in range(f, f_end, width):
+                                shift = (of_group * filters + at) * itemsize
+                                used = min(width, filters - at)
+                                whole = used == width and rows_here == rows
+                                if not whole:
+                                    for m in range(rows):
+                                        targets[m] = rest.ctypes.data + m * width * itemsize - shift
+                                        if m < rows_here:
+                                            place = places[i * rows + m]
+                                            if used == width:
+                                                targets[m] = place
+                                            elif tap + c:
+                                                copy(
+                                                    targets[m] + shift, place + shift,
+                                                    used * itemsize,
+                                                )  # fmt: skip
+                                fetched = (at - f) // width * at_once
+                                multiply(
+                                    micro_kernel,
+                                    table.ctypes.data + of_tile,
+                                    order.ctypes.data + 8 * (i * taps + upto[i, tap]),
+                                    upto[i, tap + taps_here] - upto[i, tap],
+                                    (of_group * channels + c) * itemsize,
+                                    table.ctypes.data
+                                    + of_next
+                                    + 8 * (fetched if fetched < rows else 0),
+                                    packed + ((at - f) * steps - tap * count * width) * itemsize,
+                                    count,
+                                    (places.ctypes.data + 8 * i * rows)
+                                    if whole
+                                    else targets.ctypes.data,
+                                    shift,
+                                    start.ctypes.data + (at - first_filter) * itemsize,
+                                    tap + c,
+                                    finish if last else 0,
+                                )
+                                if used < width:
+                                    for m in range(rows_here):
+                                        copy(
+                                            places[i * rows + m] + shift, targets[m] + shift,
+                                            used * itemsize,
+                                        )  # fmt: skip
             task = take(counter)
 
+    at_once = rows_fetched(dtype)
     pack_chunk = _pack_chunk(dtype, host)
-    corners, tabulate = _corners, _tabulate
     return convolve
 
 
 @functools.cache
 def _pack_chunk(dtype: str, host: Host) -> Any:
     itemsize, lanes, array = ITEMSIZE[dtype], host.lanes(dtype), view(dtype)
-    transpose = transpose_block(dtype, host)
+    transpose, copy_row = transpose_block(dtype, host), copy_vectors(host.vector_bytes)
 
-    def pack(packed, w, from_tap, tap, taps, count, used, width, offset, c_step, f_step):  # type: ignore[no-untyped-def]
-        """Weights (tap, channel, filter) -> one row of ``width`` filters after the other."""
+    def pack(packed, w, from_tap, tap, taps, count, filters, width, offset, c_step, f_step):  # type: ignore[no-untyped-def]
+        """Weights (tap, channel, filter) -> for each ``width`` filters one row after the other."""
         row = width * itemsize
+        next_filters = taps * count * row
         for t in range(tap, tap + taps):
             source = w + (from_tap[t] + offset) * itemsize
             if f_step == 1:
                 for c in range(count):
-                    copy(packed + c * row, source + c * c_step * itemsize, used * itemsize)
+                    at = source + c * c_step * itemsize
+                    for f in range(0, filters, width):
+                        to = packed + f // width * next_filters + c * row
+                        used = min(width, filters - f)
+                        if used == width:
+                            copy_row(to, at + f * itemsize, width // lanes)
+                        else:
+                            copy(to, at + f * itemsize, used * itemsize)
             else:  # channels lie next to each other: blocks of lanes x lanes, and what is left
-                whole, even = used // lanes * lanes, count // lanes * lanes
-                for j in range(0, whole, lanes):
-                    for c in range(0, even, lanes):
-                        transpose(
-                            source + (c + j * f_step) * itemsize,
-                            f_step * itemsize,
-                            packed + c * row + j * itemsize,
-                            row,
-                        )
-                for j in range(used):
-                    numbers = array(source + j * f_step * itemsize, count)
-                    for c in range(even if j < whole else 0, count):
-                        array(packed + c * row + j * itemsize, 1)[0] = numbers[c]
+                for f in range(0, filters, width):
+                    to = packed + f // width * next_filters
+                    at = source + f * f_step * itemsize
+                    used = min(width, filters - f)
+                    whole, even = used // lanes * lanes, count // lanes * lanes
+                    for j in range(0, whole, lanes):
+                        for c in range(0, even, lanes):
+                            transpose(
+                                at + (c + j * f_step) * itemsize,
+                                f_step * itemsize,
+                                to + c * row + j * itemsize,
+                                row,
+                            )
+                    for j in range(used):
+                        numbers = array(at + j * f_step * itemsize, count)
+                        for c in range(even if j < whole else 0, count):
+                            array(to + c * row + j * itemsize, 1)[0] = numbers[c]
+            used = (filters - 1) % width + 1
             if used < width:
+                to = packed + filters // width * next_filters + used * itemsize
                 for c in range(count):
-                    clear(packed + c * row + used * itemsize, (width - used) * itemsize)
+                    clear(to + c * row, (width - used) * itemsize)
             packed += count * row
 
     return inlined(pack)
-
-
-@inlined
-def _corners(  # type: ignore[no-untyped-def]
-    pixel, places, first, here, x, y,
-    input, output, stride, dilation, before, kernel, x_steps, y_steps,
-):  # fmt: skip
-    """Write, for each pixel of a block, where its window begins and where its results go.
-
-    ``pixel``: the window's corner in three dimensions, its address (which may lie outside), and
-    whether the whole window lies inside. By runs of pixels in one line, whose numbers are evenly
-    spaced.
-    """
-    p2 = first % output[2]
-    p1 = first // output[2] % output[1]
-    p0 = first // (output[2] * output[1]) % output[0]
-    image = first // (output[2] * output[1] * output[0])
-    reach0 = input[0] - (kernel[0] - 1) * dilation[0]
-    reach1 = input[1] - (kernel[1] - 1) * dilation[1]
-    reach2 = input[2] - (kernel[2] - 1) * dilation[2]
-    i = 0
-    while i < here:
-        run = min(output[2] - p2, here - i)
-        q0 = p0 * stride[0] - before[0]
-        q1 = p1 * stride[1] - before[1]
-        q2 = p2 * stride[2] - before[2]
-        line_inside = 0 <= q0 < reach0 and 0 <= q1 < reach1
-        corner = x + image * x_steps[0] + q0 * x_steps[1] + q1 * x_steps[2] + q2 * x_steps[3]
-        place = y + image * y_steps[0] + p0 * y_steps[1] + p1 * y_steps[2] + p2 * y_steps[3]
-        for k in range(run):
-            pixel[0, i + k] = q0
-            pixel[1, i + k] = q1
-            pixel[2, i + k] = q2 + k * stride[2]
-            pixel[3, i + k] = corner + k * stride[2] * x_steps[3]
-            places[i + k] = place + k * y_steps[3]
-        for k in range(run):
-            at = q2 + k * stride[2]
-            pixel[4, i + k] = line_inside and at >= 0 and at < reach2
-        i += run
-        p2 += run
-        if p2 == output[2]:
-            p2 = 0
-            p1 += 1
-            if p1 == output[1]:
-                p1 = 0
-                p0 += 1
-                if p0 == output[0]:
-                    p0 = 0
-                    image += 1
-
-
-@inlined
-def _tabulate(table, order, upto, pixel, here, rows, zeros, moved, input, dilation, kernel):  # type: ignore[no-untyped-def]
-    """Write where each pixel's channels begin under each tap: (tile, tap, row).
-
-    And which taps any pixel of a tile needs: of a tile in the first line of a padded image, say,
-    those of the upper row would only multiply zeros.
-    """
-    taps = moved.size
-    for tile in range(-(-here // rows)):
-        first, used = tile * rows, min(rows, here - tile * rows)
-        inside = used == rows
-        for m in range(used):
-            inside = inside and pixel[4, first + m] != 0
-        at = tile * taps * rows
-        for t in range(taps):
-            for m in range(used):
-                table[at + t * rows + m] = pixel[3, first + m] + moved[t]
-        upto[tile, 0] = 0
-        if inside:
-            for t in range(taps):
-                order[tile * taps + t] = t
-                upto[tile, t + 1] = t + 1
-            continue
-        t = needed = 0
-        for t0 in range(kernel[0]):
-            for t1 in range(kernel[1]):
-                for t2 in range(kernel[2]):
-                    met = False
-                    for m in range(rows):
-                        there = m < used
-                        if there and pixel[4, first + m] == 0:
-                            q0 = pixel[0, first + m] + t0 * dilation[0]
-                            q1 = pixel[1, first + m] + t1 * dilation[1]
-                            q2 = pixel[2, first + m] + t2 * dilation[2]
-                            there = 0 <= q0 < input[0] and 0 <= q1 < input[1] and 0 <= q2 < input[2]
-                        met = met or there
-                        if not there:
-                            table[at + t * rows + m] = zeros
-                    if met:
-                        order[tile * taps + needed] = t
-                        needed += 1
-                    t += 1
-                    upto[tile, t] = needed

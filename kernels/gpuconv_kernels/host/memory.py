@@ -67,6 +67,21 @@ clear: Any = _clear
 """``clear(to, count)``: make bytes zero."""
 
 
+@functools.cache
+def copy_vectors(vector_bytes: int) -> Any:
+    """Return ``copy(to, source, count)``: copy whole vectors, inside a kernel.
+
+    As instructions: for a few vectors, ``memcpy`` takes longer to be called than to copy.
+    """
+
+    @inlined
+    def copy_each(to, source, count):  # type: ignore[no-untyped-def]
+        for i in range(count):
+            _copy(to + i * vector_bytes, source + i * vector_bytes, vector_bytes)
+
+    return copy_each
+
+
 def address(array: Any) -> int:
     """The address of an array's first number; the array must outlive its use."""
     return array.__array_interface__["data"][0]  # type: ignore[no-any-return]  # ctypes is slower

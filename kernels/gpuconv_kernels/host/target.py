@@ -28,6 +28,11 @@ ITEMSIZE = {"float32": 4, "float64": 8}
 NUMBER = {"float32": types.float32, "float64": types.float64}
 
 
+LINE = 64
+"""Bytes of a line of the caches. What comes from memory comes in lines; a vector that lies across
+two of them takes longer."""
+
+
 @dataclass(frozen=True)
 class Host:
     """The vector unit that code is generated for.
@@ -54,6 +59,31 @@ def host() -> Host:
     if features.get("avx2") and features.get("fma"):
         return Host(32, 16)
     return Host(16, 32 if features.get("neon") else 16)
+
+
+_USUAL_L2 = 512 * 1024
+
+
+@functools.cache
+def second_level_cache() -> int:
+    """Return the bytes of a core's L2 cache; half a megabyte where the system does not say.
+
+    Read where Linux shows it. Where several cores share the cache, each counts for its part.
+    """
+    found = _USUAL_L2
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            level = int((index / "level").read_text())
+            size = (index / "size").read_text().strip()
+            sharing = int((index / "shared_cpu_map").read_text().replace(",", ""), 16)
+        except (OSError, ValueError):
+            continue
+        if level == 2 and size.endswith("K"):
+            found = int(size[:-1]) * 1024
+            cores = bin(sharing).count("1")
+            if cores > 2:  # two may be the threads of one core
+                found //= cores
+    return min(max(found, 256 * 1024), 2 * 1024 * 1024)
 
 
 # --- compiling, and keeping what was compiled ---------------------------------------------

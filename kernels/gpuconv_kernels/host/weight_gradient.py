@@ -1,26 +1,35 @@
-"""backward_weight on the micro-kernel: sums over pixels, of which none leaves the registers early.
+"""Gradient of the weights on the micro-kernel: a product whose sum runs over pixels.
 
-A row of the product is an input channel under one tap, a column a filter, and the sum runs over the
-output pixels. Neighbouring channels lie next to each other, so one address gives all rows of
-the micro-kernel; the pixels of a line of the image are a fixed distance apart, and the lines of a
-block are its segments::
+A row of the product is a tap of an input channel, a column a filter::
 
-    x, in place                          dy of a block, packed          dw of a task
-    line 0   c0..c5 | c0..c5 | ...       line 0   64 filters  }         6 channels x 64 filters
-    line 1   c0..c5 | c0..c5 | ...   x   line 1   64 filters  }   -->   of one tap: in registers
-      ...    one a pixel                   ...                          over the whole block
+    x under the taps of a block's pixels          dy, packed
+       6 rows of dw  | 6 rows | ...                 64 filters | 64 filters
+      +--------------+                            +------------+                 dw
+      | pixel 0      |                            | pixel 0    |
+      | pixel 1      |     ^T          x          | pixel 1    |     -->   6 x 64 sums
+      |   ...        |                            |   ...      |           of one block
+      +--------------+                            +------------+
 
-A task is a range of pixels, of filters, and of the (tap, channels) tiles of ``dw``. It walks over
-its pixels block by block, packs ``dy`` (which then stays in L1 and L2), and adds to each of its
-tiles. Taps that fall outside of the input at the ends of a line shorten it; lines whose input is
-padding are left out.
+A task is a part of the rows and filters of ``dw`` that stays in L2, and a range of pixels. It walks
+over its pixels block by block, packs both sides, with zeros where a tap meets padding, and adds the
+products of the block to ``dw``::
+
+    for 192 pixels:
+        pack x and dy                                    from memory into L2
+        for 64 filters:
+            for 6 rows:                                  x and dy from L2
+                micro-kernel: 6 x 64 of dw += products
+
+Where the kernel is 1x1 and the lines of x and dy are short, packing would take longer than it
+spares: x and dy are read in place, and while one block is summed, the next is fetched.
 
 Where ``dw`` is small beside ``x`` and ``dy``, ranges of pixels have copies of ``dw`` that are added
-up at the end, so that ``x`` and ``dy`` come from memory once; where it is large, it is the tiles
-that are shared among the tasks. The number of copies depends on the shapes alone, and each number
-is summed in a fixed order: its bits do not depend on the number of threads.
+up at the end, so that all threads have work. How many, and where blocks begin, depends on the
+shapes alone, and each number is summed in a fixed order: its bits do not depend on the number of
+threads.
 
-Limits: any stride, dilation, pads and groups in one to three dimensions. Source: as direct.py.
+Limits: any stride, dilation, pads and groups in one to three dimensions. Source: the blocks are
+those of Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication".
 """
 
 from __future__ import annotations
@@ -33,9 +42,9 @@ from typing import Any
 
 import numpy as np
 
-from gpuconv_kernels.device.spatial import Three, three
+from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host import few_channels
-from gpuconv_kernels.host.memory import address, clear, copy, view, zeros
+from gpuconv_kernels.host.memory import address, clear, copy, copy_vectors, view, zeros
 from gpuconv_kernels.host.microkernel import (
     channel_kernel,
     multiply,
@@ -44,16 +53,30 @@ from gpuconv_kernels.host.microkernel import (
 )
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import name_of
-from gpuconv_kernels.host.target import ITEMSIZE, Host, compiled, host
+from gpuconv_kernels.host.target import (
+    ITEMSIZE,
+    LINE,
+    Host,
+    compiled,
+    host,
+    inlined,
+    second_level_cache,
+)
+from gpuconv_kernels.host.windows import corners, tabulate
 from gpuconv_kernels.threads import threads
 
 Array = Any
 
 _BLOCK_PIXELS = 192
-"""Pixels of a block: their packed ``dy`` stays in the caches, and the sums in registers so long."""
-_TASKS_A_THREAD = 4
+"""Pixels of a block: the sums are in registers so long."""
+_SHORT_BYTES = 1024
+"""Pixels of x and dy that are worth reading in place."""
 _MOST_COPIES = 16
 _ROOM_BYTES = 256 * 1024
+"""What copies of ``dw`` may take in any case."""
+_TASKS_A_THREAD = 2
+_TOGETHER = 16
+"""Pixels that are packed together."""
 _SUM = 16 * 1024
 """Numbers of ``dw`` whose copies a task adds up."""
 
@@ -63,79 +86,94 @@ class Cut:
     """How the work is cut.
 
     Attributes:
-        rows, vectors: channels, and vectors of filters, of a tile.
-        joined: whether all pixels are one line, since the kernel is 1x1.
-        batch, input, output: the images as the kernel then sees them.
-        length, lines: pixels of a piece of a line, and lines of a block.
-        blocks: of pixels.
+        rows, vectors: of the micro-kernel.
+        in_place: whether x and dy are read where they are.
+        pixels, blocks: of a block, and how many of them.
         copies: of ``dw`` that are summed apart.
-        filter_parts, tile_parts: in which the rest is shared among tasks.
+        part_rows, row_parts: rows of ``dw`` of a task, and how many such parts.
+        part_filters, filter_parts: filters of a task, a multiple of the vectors' lanes.
     """
 
     rows: int
     vectors: int
-    joined: bool
-    batch: int
-    input: Three
-    output: Three
-    length: int
-    lines: int
+    in_place: bool
+    pixels: int
     blocks: int
     copies: int
+    part_rows: int
+    row_parts: int
+    part_filters: int
     filter_parts: int
-    tile_parts: int
 
 
 @functools.lru_cache(maxsize=1024)
 def cut(g: Any, dtype: str, of: Host, count: int, contiguous: bool) -> Cut:
     """Cut a ``ConvGeometry`` for ``count`` threads; ``contiguous``: all arrays are."""
+    itemsize = ITEMSIZE[dtype]
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
-    batch, input, output = g.batch, three(g.input, 1), three(g.output, 1)
-    joined = contiguous and bool(g.is_pointwise)
-    if joined:
-        input = output = (1, 1, batch * math.prod(output))
-        batch = min(batch, 1)
     vectors = vectors_for(filters, dtype, of)
-    rows = min(rows_for(vectors, of), channels)
-    pieces = max(1, -(-output[2] // _BLOCK_PIXELS))
-    length = max(1, -(-output[2] // pieces))
-    lines = max(1, _BLOCK_PIXELS // length)
-    blocks = -(-batch * output[0] * output[1] // lines) * -(-output[2] // length)
-    sizes = [math.prod(shape) * ITEMSIZE[dtype] for shape in (g.w_shape, g.x_shape, g.y_shape)]
+    width = vectors * of.lanes(dtype)
+    rows, all_rows = rows_for(vectors, of), math.prod(g.kernel) * channels
+    in_place = (
+        contiguous
+        and bool(g.is_pointwise)
+        and channels >= rows
+        and filters % width == 0
+        and max(g.in_channels, g.out_channels) * itemsize <= _SHORT_BYTES
+    )
+    pixels = g.batch * math.prod(g.output)
+    blocks = -(-pixels // _BLOCK_PIXELS)
+    block = -(-pixels // max(blocks, 1))
+    sizes = [math.prod(shape) * itemsize for shape in (g.w_shape, g.x_shape, g.y_shape)]
     room = max(_ROOM_BYTES, sum(sizes) // 10)
     copies = max(1, min(_MOST_COPIES, blocks, room // max(sizes[0], 1)))
-    wanted = -(-_TASKS_A_THREAD * count // copies) if count > 1 else 1
-    filter_parts = min(-(-filters // (vectors * of.lanes(dtype))), -(-wanted // g.groups))
-    tiles = math.prod(g.kernel) * -(-channels // rows)
-    tile_parts = min(tiles, -(-wanted // (g.groups * filter_parts)))
+
+    most = _span(itemsize)
+    down, across = -(-all_rows // rows), -(-filters // width)  # tiles of dw
+    row_parts = -(-down // max(1, most // rows))
+    filter_parts = -(-across // max(1, most // width))
+    wanted = _TASKS_A_THREAD * count if count > 1 else 1
+    while copies * g.groups * row_parts * filter_parts < wanted:
+        if down // row_parts * rows >= across // filter_parts * width and row_parts < down:
+            row_parts = min(2 * row_parts, down)
+        elif filter_parts < across:
+            filter_parts = min(2 * filter_parts, across)
+        else:
+            break
+    down, across = -(-down // row_parts), -(-across // filter_parts)
     return Cut(
         rows,
         vectors,
-        joined,
-        batch,
-        input,
-        output,
-        length,
-        lines,
+        in_place,
+        block,
         blocks,
         copies,
-        filter_parts,
-        tile_parts,
+        down * rows,
+        -(-all_rows // (down * rows)),
+        across * width,
+        -(-filters // (across * width)),
     )
+
+
+def _span(itemsize: int) -> int:
+    """Rows, and filters, of a part, so that it and its packed pixels fit into the L2 cache."""
+    span = 64
+    while (2 * _BLOCK_PIXELS + 2 * span) * 2 * span * itemsize < 1.3 * second_level_cache():
+        span *= 2
+    return span
 
 
 def workspace_bytes(geometry: Any, dtype: str) -> int:
     """Bytes that :func:`conv_backward_weight` needs beyond its arrays."""
-    g, of, copied = geometry, host(), 0
+    g, copied = geometry, 0
     if few_channels.pays(g):
         copied, g = few_channels.workspace_bytes(g, dtype), few_channels.folded_geometry(g)
-    c = cut(g, dtype, of, threads(), True)
-    width = c.vectors * of.lanes(dtype)
-    tiles = math.prod(g.kernel) * -(-g.in_channels // g.groups // c.rows)
-    numbers = (c.lines * c.length + 1 + -(-tiles // c.tile_parts) * c.rows) * width
-    working = min(threads(), c.copies * g.groups * c.filter_parts * c.tile_parts)
+    c, taps = cut(g, dtype, host(), threads(), True), math.prod(g.kernel)
+    numbers = c.pixels * (c.part_rows + c.part_filters) * (not c.in_place)
+    tables = 8 * (-(-c.pixels // _TOGETHER) * _TOGETHER * (2 * taps + 8) + c.part_rows)
+    working = min(threads(), c.copies * g.groups * c.row_parts * c.filter_parts)
     kept = math.prod(g.w_shape) * c.copies if c.copies > 1 else 0
-    return int(copied + ITEMSIZE[dtype] * (working * numbers + kept))
+    return int(copied + working * (ITEMSIZE[dtype] * numbers + tables) + ITEMSIZE[dtype] * kept)
 
 
 def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
@@ -155,42 +193,37 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
         return
     partial = dw if c.copies == 1 else np.empty((c.copies, *dw.shape), dw.dtype)
     run(
-        _kernel(dtype),
-        c.copies * g.groups * c.filter_parts * c.tile_parts,
+        _kernel(dtype, of),
+        c.copies * g.groups * c.row_parts * c.filter_parts,
         channel_kernel(dtype, of, c.rows, c.vectors),
         address(x),
         address(dy),
         address(partial),
-        address(zeros(c.vectors * of.vector_bytes)),
-        (c.batch, g.in_channels // g.groups, g.out_channels // g.groups, g.groups),
+        address(zeros(g.in_channels * dw.itemsize)),
+        (g.batch, g.in_channels // g.groups, g.out_channels // g.groups, g.groups),
         (
-            c.copies,
+            int(c.in_place),
+            c.pixels,
             c.blocks,
-            c.length,
-            c.lines,
+            c.copies,
+            c.part_rows,
+            c.row_parts,
+            c.part_filters,
             c.filter_parts,
-            c.tile_parts,
             c.rows,
             c.vectors * of.lanes(dtype),
         ),
-        c.input,
-        c.output,
+        three(g.input, 1),
+        three(g.output, 1),
         three(g.stride, 1),
         three(g.dilation, 1),
         three([lo for lo, _ in g.pads], 0),
         three(g.kernel, 1),
-        _steps(x, c),
-        _steps(dy, c),
+        (x.strides[0], *three(x.strides[1:-1], 0)),
+        (dy.strides[0], *three(dy.strides[1:-1], 0)),
     )
     if c.copies > 1:
         run(_adding(dtype), -(-dw.size // _SUM), address(partial), address(dw), dw.size, c.copies)
-
-
-def _steps(array: Array, c: Cut) -> tuple[int, ...]:
-    """Bytes from image to image and along its dimensions."""
-    if c.joined:  # not the array's own strides: those of extents of 1 mean nothing
-        return 0, 0, 0, array.shape[-1] * array.itemsize
-    return array.strides[0], *three(array.strides[1:-1], 0)
 
 
 @functools.cache
@@ -213,130 +246,181 @@ def _adding(dtype: str) -> Any:
 
 
 @functools.cache
-def _kernel(dtype: str) -> Any:
-    return compiled(define(dtype), dtype)
+def _kernel(dtype: str, host: Host) -> Any:
+    return compiled(define(dtype, host), dtype, host)
 
 
-def define(dtype: str) -> Callable[..., None]:
+def define(dtype: str, host: Host) -> Callable[..., None]:
     """Return the kernel as a plain function."""
     itemsize, number, numbers = ITEMSIZE[dtype], np.dtype(dtype).type, np.int64
+    array, lanes = view(dtype), host.lanes(dtype)
 
     def backward_weight(  # type: ignore[no-untyped-def]
         counter, tasks, micro_kernel, x, dy, dw, zeros,
         sizes, cut, input, output, stride, dilation, before, kernel, x_steps, dy_steps,
     ):  # fmt: skip
-        # sizes: (images, channels of a group, filters of a group, groups); cut: (copies of dw,
-        # blocks of pixels, pixels of a piece of a line, lines of a block, parts of the filters,
-        # parts of the tiles, rows of the micro-kernel, its columns); steps in bytes: (image,
-        # depth, height, width)
+        # sizes: (images, channels of a group, filters of a group, groups); cut: (whether x and dy
+        # are read in place, pixels of a block, blocks, copies of dw, rows of a part, parts of the
+        # rows, filters of a part, parts of the filters, rows of the micro-kernel, its columns);
+        # steps in bytes: (image, depth, height, width)
         images, channels, filters, groups = sizes
-        copies, blocks, length, lines, filter_parts, tile_parts, rows, width = cut
+        (
+            in_place, block, blocks, copies, part_rows, row_parts, part_filters, filter_parts,
+            rows, width,
+        ) = cut  # fmt: skip
         taps = kernel[0] * kernel[1] * kernel[2]
-        down = -(-channels // rows)  # tiles of a tap
-        tiles = taps * down
-        across = -(-filters // width)
-        all_lines = images * output[0] * output[1]
-        pieces = -(-output[2] // length)
-        size = taps * channels * filters * groups
-        packed = np.empty(lines * length * width, number)
-        rest = np.empty(-(-tiles // tile_parts) * rows * width, number)  # beside dw's filters
-        spare = np.empty(width, number)  # where dw has no such channels
-        targets = np.empty(rows, numbers)
-        a_table, b_table = np.empty(lines, numbers), np.empty(lines, numbers)
-        packed_at, rest_at, spare_at = packed.ctypes.data, rest.ctypes.data, spare.ctypes.data
-        targets_at, a_at, b_at = targets.ctypes.data, a_table.ctypes.data, b_table.ctypes.data
-        spare[:] = number(0)
+        all_rows = taps * channels
+        pixels = images * output[0] * output[1] * output[2]
+        dw_step = filters * groups * itemsize
+        x_pixel, dy_pixel = channels * groups * itemsize, filters * groups * itemsize
+        packed_pixels = 0 if in_place else block
+        all_of_x = np.zeros(part_rows * packed_pixels + LINE // itemsize, number)
+        all_of_dy = np.zeros(part_filters * packed_pixels + LINE // itemsize, number)
+        sets = -(-packed_pixels // _TOGETHER)
+        table = np.empty(sets * taps * _TOGETHER, numbers)
+        order = np.empty(sets * taps, numbers)  # not used
+        upto = np.empty((sets, taps + 1), numbers)  # not used
+        pixel = np.empty((5, packed_pixels), numbers)
+        places = np.empty(packed_pixels, numbers)
+        targets = np.empty(part_rows, numbers)
+        rest = np.empty(rows * width, number)  # sums of which only some belong to dw
+        rest_rows = np.empty(rows, numbers)
+        moved = np.empty(taps, numbers)
+        for m in range(rows):
+            rest_rows[m] = rest.ctypes.data + m * width * itemsize
+        for t in range(taps):
+            moved[t] = (
+                t // (kernel[2] * kernel[1]) * dilation[0] * x_steps[1]
+                + t // kernel[2] % kernel[1] * dilation[1] * x_steps[2]
+                + t % kernel[2] * dilation[2] * x_steps[3]
+            )
 
         task = take(counter)
         while task < tasks:
-            tile_part, left = task % tile_parts, task // tile_parts
-            filter_part, left = left % filter_parts, left // filter_parts
-            group, nth = left % groups, left // groups
-            first_tile = tiles * tile_part // tile_parts
-            end_tile = tiles * (tile_part + 1) // tile_parts
+            # In the loop: memory is freed where the compiler sees an array for the last time.
+            of_x = -(-all_of_x.ctypes.data // LINE) * LINE
+            of_dy = -(-all_of_dy.ctypes.data // LINE) * LINE
+            first_filter, left = task % filter_parts * part_filters, task // filter_parts
+            first_row, left = left % row_parts * part_rows, left // row_parts
+            of_group, nth = left % groups, left // groups
+            end_filter = min(first_filter + part_filters, filters)
+            end_row = min(first_row + part_rows, all_rows)
+            tiles = -(-(end_row - first_row) // rows)
+            into = dw + (nth * all_rows + first_row) * dw_step + of_group * filters * itemsize
+            for r in range(end_row - first_row):
+                targets[r] = into + r * dw_step
             first_block, end_block = blocks * nth // copies, blocks * (nth + 1) // copies
-            into = dw + nth * size * itemsize
-            for block in range(first_block, end_block):
-                line, piece = block // pieces * lines, block % pieces * length
-                lines_here = min(lines, all_lines - line)
-                piece_end = min(piece + length, output[2])
-                for f_tile in range(
-                    across * filter_part // filter_parts, across * (filter_part + 1) // filter_parts
-                ):
-                    f = f_tile * width
-                    used = min(width, filters - f)
-                    for i in range(lines_here):
-                        p1 = (line + i) % output[1]
-                        p0 = (line + i) // output[1] % output[0]
-                        image = (line + i) // (output[1] * output[0])
-                        source = (
-                            dy + image * dy_steps[0] + p0 * dy_steps[1] + p1 * dy_steps[2]
-                            + (group * filters + f) * itemsize
-                        )  # fmt: skip
-                        for p2 in range(piece, piece_end):
-                            to = packed_at + (i * length + p2 - piece) * width * itemsize
-                            copy(to, source + p2 * dy_steps[3], used * itemsize)
-                            if used < width:
-                                clear(to + used * itemsize, (width - used) * itemsize)
-                    tap_before, segments, low, high = -1, 0, 0, 0
-                    for tile in range(first_tile, end_tile):
-                        tap = tile // down
-                        c = tile % down * rows
-                        again = max(0, c + rows - channels)  # channels that the last tile had too
-                        c -= again
-                        t2 = tap % kernel[2]
-                        if tap != tap_before:
-                            tap_before = tap
-                            t1 = tap // kernel[2] % kernel[1]
-                            t0 = tap // (kernel[2] * kernel[1])
-                            # The pixels of the piece whose input exists: low ... high - 1.
-                            move = t2 * dilation[2] - before[2]
-                            low = max(piece, -(move // stride[2]))
-                            high = min(piece_end, (input[2] - 1 - move) // stride[2] + 1)
-                            segments = 0
-                            for i in range(lines_here):
-                                p1 = (line + i) % output[1]
-                                p0 = (line + i) // output[1] % output[0]
-                                image = (line + i) // (output[1] * output[0])
-                                q1 = p1 * stride[1] + t1 * dilation[1] - before[1]
-                                q0 = p0 * stride[0] + t0 * dilation[0] - before[0]
-                                if 0 <= q1 < input[1] and 0 <= q0 < input[0] and low < high:
-                                    a_table[segments] = (
-                                        x + image * x_steps[0] + q0 * x_steps[1]
-                                        + q1 * x_steps[2]
-                                        + (low * stride[2] + move) * x_steps[3]
-                                        + group * channels * itemsize
-                                    )  # fmt: skip
-                                    b_table[segments] = (
-                                        packed_at + (i * length + low - piece) * width * itemsize
-                                    )
-                                    segments += 1
-                        for m in range(rows):
-                            if used < width:
-                                at = ((tile - first_tile) * rows + m) * width * itemsize
-                                targets[m] = rest_at + at
-                            elif m < again:
-                                targets[m] = spare_at
+            for nth_block in range(first_block, end_block):
+                first = nth_block * block
+                here = min(block, pixels - first)
+                if in_place:
+                    ahead = min(first + block, pixels - here)  # the block that comes next
+                    x_ahead, dy_ahead = x + ahead * x_pixel, dy + ahead * dy_pixel
+                    x_lines, dy_lines = block * x_pixel // LINE, block * dy_pixel // LINE
+                else:
+                    corners(
+                        pixel, places, first, here, x, dy,
+                        input, output, stride, dilation, before, kernel, x_steps, dy_steps,
+                    )  # fmt: skip
+                    tabulate(
+                        table, order, upto, pixel, here, _TOGETHER, zeros, moved,
+                        input, dilation, kernel,
+                    )  # fmt: skip
+                    pack_rows(
+                        of_x, table, taps, here, first_row, end_row, rows, channels,
+                        of_group * channels * itemsize,
+                    )  # fmt: skip
+                    for i in range(here):
+                        source = places[i] + of_group * filters * itemsize
+                        for f in range(first_filter, end_filter, width):
+                            used = min(width, end_filter - f)
+                            row = of_dy + ((f - first_filter) * here + i * width) * itemsize
+                            if used == width:
+                                copy_row(row, source + f * itemsize, width // lanes)
                             else:
-                                at = (tap * channels + c + m) * filters * groups
-                                targets[m] = into + (at + group * filters + f) * itemsize
+                                copy(row, source + f * itemsize, used * itemsize)
+                                clear(row + used * itemsize, (width - used) * itemsize)
+                fetched = 0
+                for f in range(first_filter, end_filter, width):
+                    used = min(width, end_filter - f)
+                    for tile in range(tiles):
+                        r = tile * rows
+                        last = end_row - first_row - r  # rows of dw that are left
+                        again = 0
+                        if in_place:
+                            # The last tile begins early: there is nothing behind the last pixel.
+                            again = max(0, rows - last)
+                            r -= again
+                            a = (
+                                x
+                                + first * x_pixel
+                                + (of_group * channels + first_row + r) * itemsize
+                            )
+                            a_next = x_pixel
+                            b = dy + first * dy_pixel + (of_group * filters + f) * itemsize
+                            b_next = dy_pixel
+                            line = fetched
+                            fetched += here
+                            if line < x_lines:
+                                next_lines = x_ahead + line * LINE
+                            elif line - x_lines < dy_lines:
+                                next_lines = dy_ahead + (line - x_lines) * LINE
+                            else:
+                                next_lines = a
+                        else:
+                            a = of_x + r * here * itemsize
+                            a_next = rows * itemsize
+                            b = of_dy + (f - first_filter) * here * itemsize
+                            b_next = width * itemsize
+                            next_lines = a
+                        whole = used == width and last >= rows
                         multiply(
-                            micro_kernel, a_at, segments, c * itemsize, stride[2] * x_steps[3],
-                            b_at, high - low, targets_at, zeros, block - first_block, 0,
+                            micro_kernel, a, a_next, next_lines, LINE if in_place else 0,
+                            b, b_next, here,
+                            (targets.ctypes.data + 8 * r) if whole else rest_rows.ctypes.data,
+                            f * itemsize if whole else 0,
+                            whole and nth_block > first_block, 0, 0,
                         )  # fmt: skip
-            if across * (filter_part + 1) // filter_parts * width > filters:
-                f = (across - 1) * width
-                used = filters - f
-                for tile in range(first_tile, end_tile):
-                    tap, c = tile // down, tile % down * rows
-                    again = max(0, c + rows - channels)
-                    for m in range(again, rows):
-                        at = (tap * channels + c - again + m) * filters * groups
-                        copy(
-                            into + (at + group * filters + f) * itemsize,
-                            rest_at + ((tile - first_tile) * rows + m) * width * itemsize,
-                            used * itemsize,
-                        )
+                        if not whole:
+                            for m in range(again, min(rows, again + last)):
+                                total = array(targets[r + m] + f * itemsize, used)
+                                for j in range(used):
+                                    value = rest[m * width + j]
+                                    if nth_block > first_block:
+                                        value += total[j]
+                                    total[j] = value
             task = take(counter)
 
+    pack_rows, copy_row = _pack_rows(dtype), copy_vectors(host.vector_bytes)
     return backward_weight
+
+
+@functools.cache
+def _pack_rows(dtype: str) -> Any:
+    itemsize, array = ITEMSIZE[dtype], view(dtype)
+
+    def pack(to, table, taps, pixels, first_row, end_row, rows, channels, shift):  # type: ignore[no-untyped-def]
+        """Numbers of x under the taps -> (tile of rows, pixel, row)."""
+        for first in range(0, pixels, _TOGETHER):
+            count = min(_TOGETHER, pixels - first)
+            r = first_row
+            while r < end_row:
+                # Rows of one tap and one tile follow each other on both sides.
+                tap, c, m = r // channels, r % channels, (r - first_row) % rows
+                length = min(rows - m, channels - c, end_row - r)
+                at = (first // _TOGETHER * taps + tap) * _TOGETHER
+                place = to + ((r - first_row - m) * pixels + first * rows + m) * itemsize
+                for i in range(count):
+                    source, into = table[at + i] + shift + c * itemsize, place
+                    place += rows * itemsize
+                    if length == 6:  # the common ones, as instructions instead of calls
+                        copy(into, source, 6 * itemsize)
+                    elif length == 14:
+                        copy(into, source, 14 * itemsize)
+                    else:
+                        numbers, result = array(source, length), array(into, length)
+                        for j in range(length):
+                            result[j] = numbers[j]
+                r += length
+
+    return inlined(pack)

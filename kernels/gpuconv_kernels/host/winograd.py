@@ -55,7 +55,7 @@ from gpuconv_kernels.host import winograd_gradient
 from gpuconv_kernels.host.memory import address, zeros
 from gpuconv_kernels.host.microkernel import RELU, multiply, pixel_kernel, rows_for, vectors_for
 from gpuconv_kernels.host.parallel import run, take
-from gpuconv_kernels.host.target import ITEMSIZE, Host, compiled, host
+from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, compiled, host
 from gpuconv_kernels.host.winograd_filters import (
     packed_bytes,
     steps_of,
@@ -64,7 +64,6 @@ from gpuconv_kernels.host.winograd_filters import (
     transformed_bytes,
 )
 from gpuconv_kernels.host.winograd_tiles import (
-    LINE,
     aligned,
     apart,
     fill_table,
@@ -441,9 +440,11 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                                 zeros,
                                 1,
                                 e * rows * v_row + (c - c_held) * itemsize,
+                                row_table + 8 * q * rows,
                                 filters_at + e * step,
                                 count,
                                 target_table + 8 * (q * elements + e) * rows,
+                                0,
                                 zeros,
                                 c,
                                 0,

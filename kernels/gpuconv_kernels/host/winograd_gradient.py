@@ -116,8 +116,6 @@ def _scratch(c: Cut, m: int, dtype: str, of: Host) -> tuple[int, ...]:
             elements * apart(rows * width * itemsize),
             c.group * elements * 8,
             c.group * m * m * 8,
-            rows * 8,
-            elements * 8,
             elements * rows * 8,
             elements * lanes * itemsize,
             elements * 8,
@@ -235,17 +233,15 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
         slot = take(memory[0])
         if slot >= memory[1]:
             return
-        at = memory[2] + slot * offsets[11]
+        at = memory[2] + slot * offsets[9]
         v, d, sums = at + offsets[0], at + offsets[1], at + offsets[2]
         patch_table, tile_table = at + offsets[3], at + offsets[4]
-        v_table, d_table, sum_table = at + offsets[5], at + offsets[6], at + offsets[7]
-        padded, padded_table, spare = at + offsets[8], at + offsets[9], at + offsets[10]
+        sum_table, padded = at + offsets[5], at + offsets[6]
+        padded_table, spare = at + offsets[7], at + offsets[8]
         tiles = images * grid[0] * grid[1]
         all_rows = -(-block // rows) * rows
         tap_step = channels * filters * itemsize
 
-        fill_table(v_table, all_rows // rows, v, rows * itemsize)
-        fill_table(d_table, elements, d, d_step)
         for e in range(elements):
             fill_table(sum_table + 8 * e * all_rows, all_rows, sums + e * step, width_bytes)
         fill_table(padded_table, elements, padded, vector_bytes)
@@ -291,15 +287,17 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                     for r in range(row_blocks):
                         multiply(
                             kernel,
-                            v_table + 8 * r,
-                            1,
-                            e * v_step,
+                            v + e * v_step + r * rows * itemsize,
                             block * itemsize,
-                            d_table + 8 * e,
+                            v + e * v_step + r * rows * itemsize,
+                            0,
+                            d + e * d_step,
+                            width_bytes,
                             here,
                             sum_table + 8 * (e * all_rows + r * rows),
-                            zeros,
+                            0,
                             first - part * span,
+                            0,
                             0,
                         )
             for i in range(c_used):

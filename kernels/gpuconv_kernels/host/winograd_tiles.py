@@ -12,12 +12,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.host.memory import address
-from gpuconv_kernels.host.target import INT, NUMBER, REAL, Host, inlined
+from gpuconv_kernels.host.target import INT, LINE, NUMBER, REAL, Host, inlined
 
 Array = Any
-
-LINE = 64
-"""Bytes to which what lies in scratch memory is aligned: a line of the cache, a vector at most."""
 
 
 # --- memory -------------------------------------------------------------------------------

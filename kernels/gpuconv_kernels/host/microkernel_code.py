@@ -1,0 +1,309 @@
+"""What LLVM is given for the micro-kernels: see microkernel.py for what they compute.
+
+Emitted as LLVM's vector instructions, so the same text serves every width: LLVM cuts vectors that
+the CPU does not have into ones that it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+
+from gpuconv_kernels.host.target import INT, ITEMSIZE, LINE, REAL, Host
+
+RELU = 1
+"""Of ``finish``: negative sums become 0 when they are stored; NaN stays."""
+UNROLLED = 4
+"""Steps of a pass of the inner loop."""
+
+Sums = dict[tuple[int, int], ir.Value]
+
+
+class _MicroKernel:
+    """What both have in common: a loop over steps, and how rows of results are found."""
+
+    a_next: ir.Value
+    b_next: ir.Value
+    steps: ir.Value
+    c: ir.Value
+    c_shift: ir.Value
+    ahead_next: ir.Value
+    lines: int
+    """That are fetched in a pass."""
+    nearness: int
+    """Of the cache that they are fetched into: 3 for L1, 2 for L2."""
+
+    def __init__(
+        self, dtype: str, host: Host, rows: int, vectors: int, builder: ir.IRBuilder
+    ) -> None:
+        self.rows, self.vectors = rows, vectors
+        self.number, self.itemsize = REAL[dtype], ITEMSIZE[dtype]
+        self.lanes = host.lanes(dtype)
+        self.vector = ir.VectorType(self.number, self.lanes)
+        self.cells = [(m, n) for m in range(rows) for n in range(vectors)]
+        self.builder = builder
+        suffix = f"v{self.lanes}f{8 * self.itemsize}"
+        self.multiply_add = self._declare(f"llvm.fmuladd.{suffix}", self.vector, [self.vector] * 3)
+
+    def _all_steps(
+        self, rows: list[ir.Value], b_first: ir.Value, ahead: ir.Value, sums: Sums
+    ) -> Sums:
+        """Several steps at a time, then those that are left."""
+        b = self.builder
+        several = b.sdiv(self.steps, self._int(UNROLLED))
+        rows, b_now, sums = self._steps(several, UNROLLED, rows, b_first, ahead, sums)
+        left = b.sub(self.steps, b.mul(several, self._int(UNROLLED)))
+        return self._steps(left, 1, rows, b_now, None, sums)[-1]
+
+    def _steps(
+        self,
+        count: ir.Value,
+        unrolled: int,
+        rows: list[ir.Value],
+        b_now: ir.Value,
+        ahead: ir.Value | None,
+        sums: Sums,
+    ) -> tuple[list[ir.Value], ir.Value, Sums]:
+        """A loop of ``count`` passes of ``unrolled`` steps, which fetch from ``ahead``."""
+        b = self.builder
+        start = b.block
+        head, body, after = (b.append_basic_block(n) for n in ("steps", "step", "stepped"))
+        b.branch(head)
+        b.position_at_end(head)
+        index, sums = self._carried(start, sums, self._int(0))
+        moved = b.phi(INT)  # how far the rows have come
+        moved.add_incoming(self._int(0), start)
+        b_here = b.phi(INT)
+        b_here.add_incoming(b_now, start)
+        b.cbranch(b.icmp_signed("<", index, count), body, after)
+        b.position_at_end(body)
+        new, offset, b_at = dict(sums), moved, b_here
+        for step in range(unrolled):
+            if ahead is not None and step < self.lines:
+                line = b.add(b.mul(index, self._int(self.lines)), self._int(step))
+                self._fetch(b.add(ahead, b.mul(line, self.ahead_next)), self.nearness)
+            of_b = [self._load(b_at, n) for n in range(self.vectors)]
+            for m in range(self.rows):
+                number = self._broadcast(b.add(rows[m], offset))
+                for n in range(self.vectors):
+                    new[m, n] = b.call(self.multiply_add, [number, of_b[n], new[m, n]])
+            offset, b_at = b.add(offset, self.a_next), b.add(b_at, self.b_next)
+        self._carry(index, b.add(index, self._int(1)), sums, new, b.block)
+        moved.add_incoming(offset, b.block)
+        b_here.add_incoming(b_at, b.block)
+        b.branch(head)
+        b.position_at_end(after)
+        return [b.add(row, moved) for row in rows], b_here, sums
+
+    def _store(self, sums: Sums) -> None:
+        rows = self._results()
+        for m, n in self.cells:
+            self.builder.store(sums[m, n], self._pointer(rows[m], n), align=1)
+
+    def _results(self) -> list[ir.Value]:
+        b = self.builder
+        words = [self._word(b.add(self.c, self._int(8 * m))) for m in range(self.rows)]
+        return [b.add(word, self.c_shift) for word in words]
+
+    def _fetch_results(self) -> None:
+        """Until the sums are stored, the lines that they go to can have come from memory."""
+        b = self.builder
+        for row in self._results():
+            for at in range(0, self.vectors * self.lanes * self.itemsize, LINE):
+                self._fetch(b.add(row, self._int(at)), 3, write=True)
+
+    # --- small words -----------------------------------------------------------------
+
+    def _fetch(self, address: ir.Value, nearness: int, write: bool = False) -> None:
+        """Ask for a line of the cache; where there is no such memory, nothing happens."""
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        name = "llvm.prefetch.p0i8"
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        module = self.builder.module
+        fetch = module.globals.get(name) or ir.Function(module, kind, name)
+        # whether it will be written; which cache; data, not instructions
+        words = [ir.Constant(word, value) for value in (int(write), nearness, 1)]
+        self.builder.call(fetch, [self.builder.inttoptr(address, byte), *words])
+
+    def _declare(self, name: str, result: ir.Type, arguments: list[ir.Type]) -> ir.Function:
+        module = self.builder.module
+        found = module.globals.get(name)
+        return found or ir.Function(module, ir.FunctionType(result, arguments), name)
+
+    def _int(self, value: int) -> ir.Constant:
+        return ir.Constant(INT, value)
+
+    def _zeros(self) -> ir.Constant:
+        return ir.Constant(self.vector, [0.0] * self.lanes)
+
+    def _pointer(self, address: ir.Value, n: int = 0) -> ir.Value:
+        b = self.builder
+        at = b.add(address, self._int(n * self.lanes * self.itemsize))
+        return b.inttoptr(at, self.vector.as_pointer())
+
+    def _load(self, address: ir.Value, n: int) -> ir.Value:
+        return self.builder.load(self._pointer(address, n), align=1)
+
+    def _word(self, address: ir.Value) -> ir.Value:
+        b = self.builder
+        return b.load(b.inttoptr(address, INT.as_pointer()))
+
+    def _broadcast(self, address: ir.Value) -> ir.Value:
+        b = self.builder
+        number = b.load(b.inttoptr(address, self.number.as_pointer()), align=1)
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = b.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return b.shuffle_vector(first, undefined, lanes)
+
+    def _carried(self, start: ir.Block, sums: Sums, first: ir.Value) -> tuple[ir.Value, Sums]:
+        """A loop's counter and sums, as they come from the block before it."""
+        b = self.builder
+        index = b.phi(INT)
+        index.add_incoming(first, start)
+        inside = {cell: b.phi(self.vector) for cell in self.cells}
+        for cell, phi in inside.items():
+            phi.add_incoming(sums[cell], start)
+        return index, inside
+
+    def _carry(
+        self, index: ir.Value, next_index: ir.Value, sums: Sums, new: Sums, end: ir.Block
+    ) -> None:
+        index.add_incoming(next_index, end)
+        for cell, phi in sums.items():
+            phi.add_incoming(new[cell], end)
+
+
+class PixelKernel(_MicroKernel):
+    """Rows are pixels, and the sum runs over the steps of several segments."""
+
+    lines, nearness = 1, 3
+
+    def __init__(
+        self,
+        dtype: str,
+        host: Host,
+        rows: int,
+        vectors: int,
+        builder: ir.IRBuilder,
+        arguments: Sequence[ir.Value],
+    ) -> None:
+        super().__init__(dtype, host, rows, vectors, builder)
+        (
+            self.a, self.order, self.segments, self.a_shift, self.ahead, self.b, self.steps,
+            self.c, self.c_shift, self.bias, self.accumulate, self.finish,
+        ) = arguments  # fmt: skip
+        self.a_next, self.ahead_next = self._int(self.itemsize), self._int(LINE)
+        self.b_next = self._int(vectors * host.vector_bytes)
+        self._store(self._finished(self._all_segments(self._begin())))
+
+    def _begin(self) -> Sums:
+        """The sums before the first step: the bias, or the results so far."""
+        b = self.builder
+        go_on, fresh, begun = (b.append_basic_block(n) for n in ("go_on", "fresh", "begun"))
+        b.cbranch(b.icmp_signed("!=", self.accumulate, self._int(0)), go_on, fresh)
+        b.position_at_end(go_on)
+        rows = self._results()
+        results = {(m, n): self._load(rows[m], n) for m, n in self.cells}
+        b.branch(begun)
+        b.position_at_end(fresh)
+        bias = [self._load(self.bias, n) for n in range(self.vectors)]
+        self._fetch_results()
+        b.branch(begun)
+        b.position_at_end(begun)
+        sums = {cell: b.phi(self.vector) for cell in self.cells}
+        for (m, n), phi in sums.items():
+            phi.add_incoming(results[m, n], go_on)
+            phi.add_incoming(bias[n], fresh)
+        return sums
+
+    def _all_segments(self, sums: Sums) -> Sums:
+        b = self.builder
+        start = b.block
+        head, body, after = (b.append_basic_block(n) for n in ("segment", "rows", "summed"))
+        b.branch(head)
+        b.position_at_end(head)
+        segment, sums = self._carried(start, sums, self._int(0))
+        b.cbranch(b.icmp_signed("<", segment, self.segments), body, after)
+        b.position_at_end(body)
+        rows, b_first, ahead = self._segment(segment)
+        new = self._all_steps(rows, b_first, ahead, sums)
+        self._carry(segment, b.add(segment, self._int(1)), sums, new, b.block)
+        b.branch(head)
+        b.position_at_end(after)
+        return sums
+
+    def _segment(self, segment: ir.Value) -> tuple[list[ir.Value], ir.Value, ir.Value]:
+        """Where the rows of ``a``, ``b``, and what is to be fetched, begin in a segment."""
+        b = self.builder
+        segment = self._word(b.add(self.order, b.mul(segment, self._int(8))))
+        at = b.mul(segment, self._int(8 * self.rows))
+        table, ahead = b.add(self.a, at), b.add(self._word(b.add(self.ahead, at)), self.a_shift)
+        rows = [
+            b.add(self._word(b.add(table, self._int(8 * m))), self.a_shift)
+            for m in range(self.rows)
+        ]
+        b_segment = b.mul(self.steps, self.b_next)
+        return rows, b.add(self.b, b.mul(segment, b_segment)), ahead
+
+    def _finished(self, sums: Sums) -> Sums:
+        """What is stored: the sums, or their positive part."""
+        b = self.builder
+        start, relu, store = b.block, *(b.append_basic_block(n) for n in ("relu", "store"))
+        b.cbranch(b.icmp_signed("==", self.finish, self._int(RELU)), relu, store)
+        b.position_at_end(relu)
+        positive = {}
+        for cell, value in sums.items():
+            negative = b.fcmp_ordered("<=", value, self._zeros())
+            positive[cell] = b.select(negative, self._zeros(), value)
+        b.branch(store)
+        b.position_at_end(store)
+        result = {}
+        for cell, value in sums.items():
+            result[cell] = b.phi(self.vector)
+            result[cell].add_incoming(value, start)
+            result[cell].add_incoming(positive[cell], relu)
+        return result
+
+
+class ChannelKernel(_MicroKernel):
+    """Rows are channels, next to each other, and the sum runs over pixels."""
+
+    lines, nearness = UNROLLED, 2
+
+    def __init__(
+        self,
+        dtype: str,
+        host: Host,
+        rows: int,
+        vectors: int,
+        builder: ir.IRBuilder,
+        arguments: Sequence[ir.Value],
+    ) -> None:
+        super().__init__(dtype, host, rows, vectors, builder)
+        (
+            self.a, self.a_next, self.ahead, self.ahead_next, self.b, self.b_next, self.steps,
+            self.c, self.c_shift, self.accumulate, *_,
+        ) = arguments  # fmt: skip
+        self._fetch_results()
+        of_a = [builder.add(self.a, self._int(m * self.itemsize)) for m in range(rows)]
+        sums = self._all_steps(of_a, self.b, self.ahead, dict.fromkeys(self.cells, self._zeros()))
+        self._store(self._added(sums))
+
+    def _added(self, sums: Sums) -> Sums:
+        """What is stored: the sums, or what the results hold and the sums."""
+        b = self.builder
+        start, add, store = b.block, *(b.append_basic_block(n) for n in ("add", "store"))
+        b.cbranch(b.icmp_signed("!=", self.accumulate, self._int(0)), add, store)
+        b.position_at_end(add)
+        rows = self._results()
+        total = {(m, n): b.fadd(self._load(rows[m], n), sums[m, n]) for m, n in self.cells}
+        b.branch(store)
+        b.position_at_end(store)
+        result = {}
+        for cell, value in sums.items():
+            result[cell] = b.phi(self.vector)
+            result[cell].add_incoming(value, start)
+            result[cell].add_incoming(total[cell], add)
+        return result
