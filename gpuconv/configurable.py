@@ -7,6 +7,7 @@ as an attribute of the same name.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -38,6 +39,7 @@ _OTHER_WORDS: dict[str, tuple[str, ...]] = {
 """Words of other libraries that are not spelled like ours."""
 
 
+@functools.cache
 def arguments_of(cls: type) -> tuple[str, ...]:
     """Names of the constructor's arguments, in order.
 

@@ -27,6 +27,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from gpuconv_kernels.host.memory import address
 from gpuconv_kernels.host.target import INT
 from gpuconv_kernels.threads import threads
 
@@ -127,7 +128,7 @@ def run(kernel: Any, tasks: int, *arguments: Any) -> None:
         arguments: addresses and other numbers; the arrays live at least as long as the call.
     """
     counter = np.zeros(1, np.int64)
-    arguments = (counter.ctypes.data, tasks, *arguments)
+    arguments = (address(counter), tasks, *arguments)
     helpers = min(threads(), tasks) - 1
     if helpers < 1:
         kernel(*arguments)

@@ -20,8 +20,9 @@ products of the block to ``dw``::
             for 6 rows:                                  x and dy from L2
                 micro-kernel: 6 x 64 of dw += products
 
-Where the kernel is 1x1 and the lines of x and dy are short, packing would take longer than it
-spares: x and dy are read in place, and while one block is summed, the next is fetched.
+Where the kernel is 1x1 and pixels of x and dy are short, packing would take longer than it spares:
+they are read in place, as is a dy whose pixels look packed; while one block is summed, the next is
+fetched.
 
 Where ``dw`` is small beside ``x`` and ``dy``, ranges of pixels have copies of ``dw`` that are added
 up at the end, so that all threads have work. How many, and where blocks begin, depends on the
@@ -87,7 +88,7 @@ class Cut:
 
     Attributes:
         rows, vectors: of the micro-kernel.
-        in_place: whether x and dy are read where they are.
+        x_in_place, dy_in_place: whether they are read where they are.
         pixels, blocks: of a block, and how many of them.
         copies: of ``dw`` that are summed apart.
         part_rows, row_parts: rows of ``dw`` of a task, and how many such parts.
@@ -96,7 +97,8 @@ class Cut:
 
     rows: int
     vectors: int
-    in_place: bool
+    x_in_place: bool
+    dy_in_place: bool
     pixels: int
     blocks: int
     copies: int
@@ -107,20 +109,17 @@ class Cut:
 
 
 @functools.lru_cache(maxsize=1024)
-def cut(g: Any, dtype: str, of: Host, count: int, contiguous: bool) -> Cut:
-    """Cut a ``ConvGeometry`` for ``count`` threads; ``contiguous``: all arrays are."""
+def cut(g: Any, dtype: str, of: Host, count: int, x_whole: bool, dy_whole: bool) -> Cut:
+    """Cut a ``ConvGeometry`` for ``count`` threads; ``x_whole``: ``x`` is contiguous."""
     itemsize = ITEMSIZE[dtype]
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
     vectors = vectors_for(filters, dtype, of)
     width = vectors * of.lanes(dtype)
     rows, all_rows = rows_for(vectors, of), math.prod(g.kernel) * channels
-    in_place = (
-        contiguous
-        and bool(g.is_pointwise)
-        and channels >= rows
-        and filters % width == 0
-        and max(g.in_channels, g.out_channels) * itemsize <= _SHORT_BYTES
-    )
+    short = max(g.in_channels, g.out_channels) * itemsize <= _SHORT_BYTES
+    x_in_place = x_whole and dy_whole and bool(g.is_pointwise) and short
+    x_in_place = x_in_place and channels >= rows and filters % width == 0
+    dy_in_place = x_in_place or (dy_whole and g.out_channels == width)
     pixels = g.batch * math.prod(g.output)
     blocks = -(-pixels // _BLOCK_PIXELS)
     block = -(-pixels // max(blocks, 1))
@@ -144,7 +143,8 @@ def cut(g: Any, dtype: str, of: Host, count: int, contiguous: bool) -> Cut:
     return Cut(
         rows,
         vectors,
-        in_place,
+        x_in_place,
+        dy_in_place,
         block,
         blocks,
         copies,
@@ -168,8 +168,9 @@ def workspace_bytes(geometry: Any, dtype: str) -> int:
     g, copied = geometry, 0
     if few_channels.pays(g):
         copied, g = few_channels.workspace_bytes(g, dtype), few_channels.folded_geometry(g)
-    c, taps = cut(g, dtype, host(), threads(), True), math.prod(g.kernel)
-    numbers = c.pixels * (c.part_rows + c.part_filters) * (not c.in_place)
+    c, taps = cut(g, dtype, host(), threads(), not copied, True), math.prod(g.kernel)
+    numbers = c.pixels * c.part_rows * (not c.x_in_place)
+    numbers += c.pixels * c.part_filters * (not c.dy_in_place)
     tables = 8 * (-(-c.pixels // _TOGETHER) * _TOGETHER * (2 * taps + 8) + c.part_rows)
     working = min(threads(), c.copies * g.groups * c.row_parts * c.filter_parts)
     kept = math.prod(g.w_shape) * c.copies if c.copies > 1 else 0
@@ -187,7 +188,7 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
     g, dtype, of = geometry, name_of(dw.dtype), host()
     if few_channels.pays(g):
         x, g = few_channels.folded(x, g), few_channels.folded_geometry(g)
-    c = cut(g, dtype, of, threads(), x.flags.c_contiguous and dy.flags.c_contiguous)
+    c = cut(g, dtype, of, threads(), x.flags.c_contiguous, dy.flags.c_contiguous)
     if not c.blocks:
         dw.fill(0)
         return
@@ -202,7 +203,8 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
         address(zeros(g.in_channels * dw.itemsize)),
         (g.batch, g.in_channels // g.groups, g.out_channels // g.groups, g.groups),
         (
-            int(c.in_place),
+            int(c.x_in_place),
+            int(c.dy_in_place),
             c.pixels,
             c.blocks,
             c.copies,
@@ -259,23 +261,24 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
         counter, tasks, micro_kernel, x, dy, dw, zeros,
         sizes, cut, input, output, stride, dilation, before, kernel, x_steps, dy_steps,
     ):  # fmt: skip
-        # sizes: (images, channels of a group, filters of a group, groups); cut: (whether x and dy
-        # are read in place, pixels of a block, blocks, copies of dw, rows of a part, parts of the
-        # rows, filters of a part, parts of the filters, rows of the micro-kernel, its columns);
+        # sizes: (images, channels of a group, filters of a group, groups); cut: (whether x is read
+        # in place, whether dy is, pixels of a block, blocks, copies of dw, rows of a part, parts of
+        # the rows, filters of a part, parts of the filters, rows of the micro-kernel, its columns);
         # steps in bytes: (image, depth, height, width)
         images, channels, filters, groups = sizes
         (
-            in_place, block, blocks, copies, part_rows, row_parts, part_filters, filter_parts,
-            rows, width,
+            x_in_place, dy_in_place, block, blocks, copies, part_rows, row_parts,
+            part_filters, filter_parts, rows, width,
         ) = cut  # fmt: skip
         taps = kernel[0] * kernel[1] * kernel[2]
         all_rows = taps * channels
         pixels = images * output[0] * output[1] * output[2]
         dw_step = filters * groups * itemsize
         x_pixel, dy_pixel = channels * groups * itemsize, filters * groups * itemsize
-        packed_pixels = 0 if in_place else block
+        packed_pixels = 0 if x_in_place else block
         all_of_x = np.zeros(part_rows * packed_pixels + LINE // itemsize, number)
-        all_of_dy = np.zeros(part_filters * packed_pixels + LINE // itemsize, number)
+        dy_size = 0 if dy_in_place else part_filters * block
+        all_of_dy = np.zeros(dy_size + LINE // itemsize, number)
         sets = -(-packed_pixels // _TOGETHER)
         table = np.empty(sets * taps * _TOGETHER, numbers)
         order = np.empty(sets * taps, numbers)  # not used
@@ -313,11 +316,7 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
             for nth_block in range(first_block, end_block):
                 first = nth_block * block
                 here = min(block, pixels - first)
-                if in_place:
-                    ahead = min(first + block, pixels - here)  # the block that comes next
-                    x_ahead, dy_ahead = x + ahead * x_pixel, dy + ahead * dy_pixel
-                    x_lines, dy_lines = block * x_pixel // LINE, block * dy_pixel // LINE
-                else:
+                if not x_in_place:
                     corners(
                         pixel, places, first, here, x, dy,
                         input, output, stride, dilation, before, kernel, x_steps, dy_steps,
@@ -330,6 +329,7 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                         of_x, table, taps, here, first_row, end_row, rows, channels,
                         of_group * channels * itemsize,
                     )  # fmt: skip
+                if not dy_in_place:
                     for i in range(here):
                         source = places[i] + of_group * filters * itemsize
                         for f in range(first_filter, end_filter, width):
@@ -340,6 +340,11 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                             else:
                                 copy(row, source + f * itemsize, used * itemsize)
                                 clear(row + used * itemsize, (width - used) * itemsize)
+                # While this block is summed, what is read in place of the next one is fetched.
+                ahead = min(first + block, pixels - here)
+                x_ahead, dy_ahead = x + ahead * x_pixel, dy + ahead * dy_pixel
+                x_lines = block * x_pixel // LINE if x_in_place else 0
+                dy_lines = block * dy_pixel // LINE if dy_in_place else 0
                 fetched = 0
                 for f in range(first_filter, end_filter, width):
                     used = min(width, end_filter - f)
@@ -347,35 +352,29 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                         r = tile * rows
                         last = end_row - first_row - r  # rows of dw that are left
                         again = 0
-                        if in_place:
+                        if x_in_place:
                             # The last tile begins early: there is nothing behind the last pixel.
                             again = max(0, rows - last)
                             r -= again
-                            a = (
-                                x
-                                + first * x_pixel
-                                + (of_group * channels + first_row + r) * itemsize
-                            )
-                            a_next = x_pixel
-                            b = dy + first * dy_pixel + (of_group * filters + f) * itemsize
-                            b_next = dy_pixel
-                            line = fetched
-                            fetched += here
-                            if line < x_lines:
-                                next_lines = x_ahead + line * LINE
-                            elif line - x_lines < dy_lines:
-                                next_lines = dy_ahead + (line - x_lines) * LINE
-                            else:
-                                next_lines = a
+                            of_pixel = of_group * channels + first_row + r
+                            a, a_next = x + first * x_pixel + of_pixel * itemsize, x_pixel
                         else:
-                            a = of_x + r * here * itemsize
-                            a_next = rows * itemsize
+                            a, a_next = of_x + r * here * itemsize, rows * itemsize
+                        if dy_in_place:
+                            of_pixel = of_group * filters + f
+                            b, b_next = dy + first * dy_pixel + of_pixel * itemsize, dy_pixel
+                        else:
                             b = of_dy + (f - first_filter) * here * itemsize
                             b_next = width * itemsize
-                            next_lines = a
+                        next_lines, far = a, 0
+                        if fetched < x_lines:
+                            next_lines, far = x_ahead + fetched * LINE, LINE
+                        elif fetched < x_lines + dy_lines:
+                            next_lines, far = dy_ahead + (fetched - x_lines) * LINE, LINE
+                        fetched += here
                         whole = used == width and last >= rows
                         multiply(
-                            micro_kernel, a, a_next, next_lines, LINE if in_place else 0,
+                            micro_kernel, a, a_next, next_lines, far,
                             b, b_next, here,
                             (targets.ctypes.data + 8 * r) if whole else rest_rows.ctypes.data,
                             f * itemsize if whole else 0,
@@ -397,7 +396,7 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
 
 @functools.cache
 def _pack_rows(dtype: str) -> Any:
-    itemsize, array = ITEMSIZE[dtype], view(dtype)
+    itemsize = ITEMSIZE[dtype]
 
     def pack(to, table, taps, pixels, first_row, end_row, rows, channels, shift):  # type: ignore[no-untyped-def]
         """Numbers of x under the taps -> (tile of rows, pixel, row)."""
@@ -417,10 +416,14 @@ def _pack_rows(dtype: str) -> Any:
                         copy(into, source, 6 * itemsize)
                     elif length == 14:
                         copy(into, source, 14 * itemsize)
+                    elif length >= 4:  # by fours, of which the last may overlap
+                        for j in range(0, length - 4, 4):
+                            copy(into + j * itemsize, source + j * itemsize, 4 * itemsize)
+                        j = length - 4
+                        copy(into + j * itemsize, source + j * itemsize, 4 * itemsize)
                     else:
-                        numbers, result = array(source, length), array(into, length)
                         for j in range(length):
-                            result[j] = numbers[j]
+                            copy(into + j * itemsize, source + j * itemsize, itemsize)
                 r += length
 
     return inlined(pack)
