@@ -7,7 +7,6 @@ as an attribute of the same name.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -39,12 +38,21 @@ _OTHER_WORDS: dict[str, tuple[str, ...]] = {
 """Words of other libraries that are not spelled like ours."""
 
 
-@functools.cache
 def arguments_of(cls: type) -> tuple[str, ...]:
     """Names of the constructor's arguments, in order.
 
     A ``**`` argument stands for the arguments of the next constructor among the base classes.
     """
+    found = _arguments.get(cls)
+    if found is None:
+        found = _arguments[cls] = _read_arguments(cls)
+    return found
+
+
+_arguments: dict[Any, tuple[str, ...]] = {}  # reading a signature takes longer than a small update
+
+
+def _read_arguments(cls: type) -> tuple[str, ...]:
     names: dict[str, None] = {}
     for owner in cls.__mro__:
         constructor = vars(owner).get("__init__")

@@ -44,7 +44,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.device.spatial import three
-from gpuconv_kernels.host import few_channels
+from gpuconv_kernels.host import few_channels, few_channels_gradient
 from gpuconv_kernels.host.memory import address, clear, copy, copy_vectors, view, zeros
 from gpuconv_kernels.host.microkernel import (
     RELU,
@@ -197,6 +197,8 @@ def _workspace_bytes(g: Any, dtype: str) -> int:
 
 def backward_input_workspace_bytes(geometry: Any, dtype: str) -> int:
     """Bytes that :func:`conv_backward_input` needs beyond its arrays."""
+    if few_channels.pays(geometry):
+        return few_channels_gradient.workspace_bytes(geometry, dtype)
     phases = [p.geometry for p in geometry.backward_input_phases if p.geometry is not None]
     return max((_workspace_bytes(g, dtype) for g in phases), default=0)
 
@@ -228,6 +230,9 @@ def conv_forward(
 def conv_backward_input(dy: Array, w: Array, dx: Array, geometry: Any) -> None:
     """Write ``dx`` (N, *in, C) from ``dy`` (N, *out, F) and ``w`` (*k, C/g, F), as above."""
     g = geometry
+    if few_channels.pays(g):
+        few_channels_gradient.conv_backward_input(dy, w, dx, g)
+        return
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
     _, d, h = three(g.kernel, 1)
     tap = channels * g.out_channels

@@ -68,21 +68,6 @@ clear: Any = _clear
 """``clear(to, count)``: make bytes zero."""
 
 
-@functools.cache
-def copy_vectors(vector_bytes: int) -> Any:
-    """Return ``copy(to, source, count)``: copy whole vectors, inside a kernel.
-
-    As instructions: for a few vectors, ``memcpy`` takes longer to be called than to copy.
-    """
-
-    @inlined
-    def copy_each(to, source, count):  # type: ignore[no-untyped-def]
-        for i in range(count):
-            _copy(to + i * vector_bytes, source + i * vector_bytes, vector_bytes)
-
-    return copy_each
-
-
 _DATA = object.__basicsize__
 """Where an array's structure holds the address of its data: first, in NumPy's stable ABI."""
 
@@ -97,9 +82,24 @@ def _described_address(array: Any) -> int:
 
 
 # A description takes 3 us to make, of which a training step needs hundreds.
-_sample = np.zeros(4)[1:]
+_sample: Any = np.zeros(4)[1:]
 if address(_sample) != _described_address(_sample):
     address = _described_address  # another interpreter
+
+
+@functools.cache
+def copy_vectors(vector_bytes: int) -> Any:
+    """Return ``copy(to, source, count)``: copy whole vectors, inside a kernel.
+
+    As instructions: for a few vectors, ``memcpy`` takes longer to be called than to copy.
+    """
+
+    @inlined
+    def copy_each(to, source, count):  # type: ignore[no-untyped-def]
+        for i in range(count):
+            copy(to + i * vector_bytes, source + i * vector_bytes, vector_bytes)
+
+    return copy_each
 
 
 _zeros = np.zeros(0, np.uint8)
