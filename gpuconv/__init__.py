@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _NAMES = {
+    "Input": "gpuconv.layers",
+    "Model": "gpuconv.models",
     "Parameter": "gpuconv.parameter",
     "Sequential": "gpuconv.models",
     "Tensor": "gpuconv.tensors",
@@ -33,6 +35,8 @@ _NAMES = {
 }
 
 __all__ = [
+    "Input",
+    "Model",
     "Parameter",
     "Sequential",
     "Tensor",
@@ -87,7 +91,8 @@ if TYPE_CHECKING:
     )
     from gpuconv.backends.selection import set_backend, use_backend
     from gpuconv.diagnosis import doctor
-    from gpuconv.models import Sequential, load_model
+    from gpuconv.layers import Input
+    from gpuconv.models import Model, Sequential, load_model
     from gpuconv.ops.explaining import explain
     from gpuconv.parameter import Parameter
     from gpuconv.random import set_seed

@@ -9,6 +9,7 @@ import numpy as np
 from gpuconv.backends.arrays import is_array
 from gpuconv.data.batches import ArrayBatches, Batch
 from gpuconv.data.checks import check_lengths
+from gpuconv.data.dataset import Dataset
 from gpuconv.data.iterables import IterableBatches, is_iterable
 from gpuconv.data.sources import as_sources, is_several, slice_rows
 from gpuconv.errors import InvalidArgumentError
@@ -25,8 +26,9 @@ def make_batches(
     """Return the batches of whatever a user gave as data.
 
     Args:
-        x: anything that :class:`ArrayBatches` or :class:`IterableBatches` takes. A list of
-            tuples that start with an array is an iterable of batches.
+        x: anything that :class:`ArrayBatches` or :class:`IterableBatches` takes, a
+            :class:`Dataset` among it. A list of tuples that start with an array is an iterable of
+            batches.
         y, sample_weight, batch_size, steps_per_epoch: as there; an iterable brings its own
             targets, weights and batch size.
         targets: whether ``y`` is required.
@@ -42,7 +44,10 @@ def make_batches(
                     f"an iterable brings its own {name}, in tuples (x, y) or "
                     f"(x, y, sample_weight). Received: {type(value).__name__} as {name}"
                 )
-        return IterableBatches(x, steps_per_epoch, targets)
+        batches = IterableBatches(x, steps_per_epoch, targets)
+        if isinstance(x, Dataset) and steps_per_epoch is None:
+            batches.samples = x.samples
+        return batches
     if targets and y is None:
         raise InvalidArgumentError(
             f"y, the targets, must be given with arrays. Received: {type(x).__name__} and no y"

@@ -24,6 +24,15 @@ from gpuconv.layers.adaptive_pooling import (
     AdaptiveMaxPooling2D,
     AdaptiveMaxPooling3D,
 )
+from gpuconv.layers.augmentation import (
+    Cutout,
+    RandomContrast,
+    RandomCrop,
+    RandomFlip,
+    RandomRotation,
+    RandomTranslation,
+    RandomZoom,
+)
 from gpuconv.layers.base import Layer
 from gpuconv.layers.batch_norm import BatchNormalization
 from gpuconv.layers.convolution import Conv1D, Conv2D, Conv3D
@@ -38,6 +47,7 @@ from gpuconv.layers.global_pooling import (
     GlobalMaxPooling3D,
 )
 from gpuconv.layers.group_norm import GroupNormalization
+from gpuconv.layers.input import Input, InputLayer
 from gpuconv.layers.layer_norm import LayerNormalization
 from gpuconv.layers.merging import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from gpuconv.layers.padding import ZeroPadding1D, ZeroPadding2D, ZeroPadding3D
@@ -102,6 +112,7 @@ __all__ = [
     "Conv2DTranspose",
     "Conv3D",
     "Conv3DTranspose",
+    "Cutout",
     "Dense",
     "DepthwiseConv1D",
     "DepthwiseConv2D",
@@ -120,6 +131,8 @@ __all__ = [
     "GlobalMaxPooling2D",
     "GlobalMaxPooling3D",
     "GroupNormalization",
+    "Input",
+    "InputLayer",
     "Layer",
     "LayerNormalization",
     "LeakyReLU",
@@ -134,6 +147,12 @@ __all__ = [
     "Multiply",
     "Normalization",
     "Permute",
+    "RandomContrast",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomRotation",
+    "RandomTranslation",
+    "RandomZoom",
     "ReLU",
     "Rescaling",
     "Reshape",
@@ -179,6 +198,7 @@ for _cls in (
     Conv2DTranspose,
     Conv3D,
     Conv3DTranspose,
+    Cutout,
     Dense,
     DepthwiseConv1D,
     DepthwiseConv2D,
@@ -193,6 +213,7 @@ for _cls in (
     GlobalMaxPooling2D,
     GlobalMaxPooling3D,
     GroupNormalization,
+    InputLayer,
     LayerNormalization,
     LeakyReLU,
     MaxPooling1D,
@@ -203,6 +224,12 @@ for _cls in (
     Multiply,
     Normalization,
     Permute,
+    RandomContrast,
+    RandomCrop,
+    RandomFlip,
+    RandomRotation,
+    RandomTranslation,
+    RandomZoom,
     ReLU,
     Rescaling,
     Reshape,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
@@ -29,6 +30,7 @@ from gpuconv.configurable import Configurable, snake_case
 from gpuconv.containers import FLOATS, Wrap, place, unwrap
 from gpuconv.errors import DTypeError, InvalidArgumentError, NotBuiltError, ShapeError, shown
 from gpuconv.geometry import as_open_shape
+from gpuconv.layers.symbolic import Node, call_symbolically, is_symbolic
 from gpuconv.parameter import Parameter
 from gpuconv.random import SeedStream
 
@@ -81,6 +83,7 @@ class Layer(Configurable):
         self.built_shape: Shape | list[Shape] | None = None
         self._trainable = bool(trainable)
         self._own: list[Parameter] = []
+        self.nodes: list[weakref.ref[Node]] = []  # its calls in graphs, the last one at the end
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -145,29 +148,81 @@ class Layer(Configurable):
         with self.computing():
             array, wrap = self._enter(x)
             y, array_backward = self.run(array, training)
+        many = isinstance(y, list)
         # Not y itself, which the closure would keep alive.
-        y_shape, y_dtype = tuple(y.shape), y.dtype.name
+        expected = [(tuple(part.shape), part.dtype.name) for part in (y if many else [y])]
 
         def backward(dy: Any, input_gradient: bool = True) -> Any:
             with self.computing():
-                received, _ = self._unwrap_one(dy, y_dtype)
-                if tuple(received.shape) != y_shape:
-                    raise ShapeError(
-                        f"{self.name}: dy must have the shape of the output, {y_shape}. "
-                        f"Received: {tuple(received.shape)}"
-                    )
-                dx = array_backward(received, input_gradient)
+                received = self._received(dy, expected, many)
+                dx = array_backward(received if many else received[0], input_gradient)
             if dx is None:
                 return None
             return [wrap(part) for part in dx] if self.several_inputs else wrap(dx)
 
-        return wrap(y), backward
+        return [wrap(part) for part in y] if many else wrap(y), backward
+
+    def _received(
+        self, dy: Any, expected: Sequence[tuple[tuple[int, ...], str]], many: bool
+    ) -> list[Array]:
+        """Unwrap and check the gradients of the outputs, whose shapes and dtypes are known."""
+        if many and (not isinstance(dy, (list, tuple)) or len(dy) != len(expected)):
+            raise ShapeError(
+                f"{self.name}: expected a list of {len(expected)} gradients, one an output. "
+                f"Received: {shown(dy)}"
+            )
+        arrays = []
+        for part, (shape, dtype) in zip(dy if many else [dy], expected, strict=True):
+            array, _ = self._unwrap_one(part, dtype)
+            if tuple(array.shape) != shape:
+                raise ShapeError(
+                    f"{self.name}: dy must have the shape of the output, {shape}. "
+                    f"Received: {tuple(array.shape)}"
+                )
+            arrays.append(array)
+        return arrays
 
     def __call__(self, x: Any, training: bool = False) -> Any:
-        """Compute the output alone; see :meth:`forward`. Nothing is retained for a gradient."""
+        """Compute the output alone; see :meth:`forward`. Nothing is retained for a gradient.
+
+        Called with a symbolic tensor (``gpuconv.Input``), or a list of them, it becomes a part of
+        a graph, and the output is symbolic too.
+        """
+        if is_symbolic(x):
+            return call_symbolically(self, x)
         with self.computing():
             array, wrap = self._enter(x)
-            return wrap(self.run(array, True)[0] if training else self.infer(array))
+            y = self.run(array, True)[0] if training else self.infer(array)
+            return [wrap(part) for part in y] if isinstance(y, list) else wrap(y)
+
+    @property
+    def output(self) -> Any:
+        """The symbolic output of the layer's last call in a graph; a list if it gives several.
+
+        Raises:
+            InvalidArgumentError: it is in no graph.
+        """
+        return self._last_call().result
+
+    @property
+    def input(self) -> Any:
+        """What the layer was last called with in a graph; a list of them for several inputs."""
+        inputs = self._last_call().inputs
+        return list(inputs) if self.several_inputs else inputs[0]
+
+    def _last_call(self) -> Node:
+        for reference in reversed(self.nodes):
+            node = reference()
+            if node is not None:
+                return node
+        raise InvalidArgumentError(
+            f"{self.name} stands in no graph: call it with what gpuconv.Input(shape) gives, or put "
+            f"it into a model whose input shape is known. Received: {self!r}"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles hold: all but the graphs that the layer stands in."""
+        return {**self.__dict__, "nodes": []}
 
     def computing(self) -> contextlib.AbstractContextManager[None]:
         """Return a ``with`` block in which the engine that was named for this layer computes."""

@@ -11,29 +11,17 @@ from gpuconv.dispatch import engine_for
 from gpuconv.errors import ShapeError
 from gpuconv.geometry import as_open_shape
 from gpuconv.layers.arguments import as_number
-from gpuconv.layers.base import Backward, Layer, Shape
+from gpuconv.layers.base import Backward, Shape
+from gpuconv.layers.seeded import Seeded
 from gpuconv.layers.spatial import Spatial
-from gpuconv.random import SeedStream, check_seed
 
 
-class Dropping(Layer):
-    """What Dropout and SpatialDropout share: the rate, and the random stream of the masks."""
+class Dropping(Seeded):
+    """What Dropout and SpatialDropout share: the rate, and the masks."""
 
-    def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, rate: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rate = as_number(rate, "rate", 0.0, 1.0)
-        self.seed = None if seed is None else check_seed(seed)
-        self._stream: SeedStream | None = None
-
-    @property
-    def seed_stream(self) -> SeedStream:
-        """Where the masks come from; begins at ``seed``, or at a global seed drawn on first use."""
-        if self._stream is None:
-            self._stream = SeedStream(self.seed)
-        return self._stream
-
-    def random_streams(self) -> dict[str, SeedStream]:
-        return {"seed_stream": self.seed_stream}
 
     def drop(self, x: Array, mask_shape: tuple[int, ...], training: bool) -> tuple[Array, Backward]:
         """Multiply ``x`` by a mask of a shape that broadcasts to it; the identity in inference."""

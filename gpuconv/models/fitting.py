@@ -16,6 +16,7 @@ from gpuconv.callbacks.history import History
 from gpuconv.callbacks.progress import progress_callback
 from gpuconv.data import ArrayBatches, Batches, IterableBatches, make_batches, split_validation
 from gpuconv.data.batches import Batch
+from gpuconv.data.dataset import Dataset
 from gpuconv.data.sources import read_rows, row_count
 from gpuconv.data.staging import on_device
 from gpuconv.dispatch import without_tuning
@@ -95,6 +96,10 @@ class Fit:
         try:
             self.callbacks.call("on_train_begin", {})
             first, batches_done = self.model.resume_at or (self.initial_epoch, 0)
+            data = getattr(self.batches, "iterable", None)
+            by_epochs = getattr(self.batches, "steps_per_epoch", None) is None
+            if isinstance(data, Dataset) and by_epochs:
+                data.skip_epochs(first - self.initial_epoch)  # the orders that were seen before
             for epoch in range(first, self.epochs):
                 if self.model.stop_training or self.batches.exhausted:
                     break
@@ -167,8 +172,8 @@ def evaluate(
     return running
 
 
-def predict(model: Model, batches: Batches, verbose: Any, callbacks: Any) -> np.ndarray[Any, Any]:
-    """Run inputs through the model and collect the outputs on the host."""
+def predict(model: Model, batches: Batches, verbose: Any, callbacks: Any) -> Any:
+    """Run inputs through the model and collect the outputs on the host: an array, or a list."""
     several = [*as_callbacks(callbacks), *progress_callback(verbose, "predict")]
     params = {"epochs": 1, "steps": batches.steps, "verbose": verbose}
     listeners = CallbackList(several, model, params)
@@ -178,11 +183,17 @@ def predict(model: Model, batches: Batches, verbose: Any, callbacks: Any) -> np.
         whole = WholeBatches()
         for number, batch in enumerate(staged(model, batches.epoch())):
             with whole.tuning(batch):
-                outputs.append(to_numpy(model.infer_batch(batch[0])))
+                outputs.append(_on_host(model.infer_batch(batch[0])))
             listeners.call("on_predict_batch_end", number, {})
     finally:
         listeners.finish("on_predict_end", {})
+    if isinstance(outputs[0], list):
+        return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
     return np.concatenate(outputs)
+
+
+def _on_host(outputs: Any) -> Any:
+    return [to_numpy(o) for o in outputs] if isinstance(outputs, list) else to_numpy(outputs)
 
 
 class WholeBatches:

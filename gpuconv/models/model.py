@@ -10,8 +10,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from gpuconv import losses, metrics, optimizers
 from gpuconv.backends.arrays import to_device, to_numpy
 from gpuconv.backends.base import Array
@@ -20,15 +18,19 @@ from gpuconv.callbacks.history import History
 from gpuconv.containers import unwrap
 from gpuconv.data import make_batches
 from gpuconv.dispatch import engine_for
-from gpuconv.errors import InvalidArgumentError, NotBuiltError, one_of
+from gpuconv.errors import InvalidArgumentError, NotBuiltError, one_of, shown, suggestion
 from gpuconv.geometry import as_int
 from gpuconv.layers.base import Layer
+from gpuconv.layers.symbolic import SymbolicTensor
+from gpuconv.models.graph import GraphBackward
 from gpuconv.models.running import Running
 from gpuconv.random import SeedStream
 
 
 class Model(Layer):
-    """Base of Sequential: a layer with a loss, metrics and an optimizer.
+    """A layer with a loss, metrics and an optimizer: the base of Sequential and of graphs.
+
+    ``Model(inputs, outputs)`` makes the model of a graph, see ``gpuconv.models.Functional``.
 
     Args:
         backend: device to compute on (``"cpu"``, ``"cuda"``), or an engine (``"cuda:numba"``) that
@@ -46,8 +48,22 @@ class Model(Layer):
     """
 
     min_rank = 2
+    layers: list[Layer]
+    plan: Any
 
-    def __init__(self, *, backend: str | None = None, **kwargs: Any) -> None:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if cls is Model and (args or "inputs" in kwargs or "outputs" in kwargs):
+            from gpuconv.models.functional import Functional
+
+            cls = Functional
+        return super().__new__(cls, *args, **kwargs)
+
+    def __init__(self, *graph: Any, backend: str | None = None, **kwargs: Any) -> None:
+        if graph:  # of Model itself; a graph never comes here
+            raise InvalidArgumentError(
+                f"{type(self).__name__} is not made of inputs and outputs; gpuconv.Model is. "
+                f"Received: {shown(graph[0])}"
+            )
         super().__init__(**kwargs)
         if backend is not None:
             self.backend = resolve_device(backend)[0]
@@ -58,6 +74,73 @@ class Model(Layer):
         self.stop_training = False
         self.resume_at: tuple[int, int] | None = None
         self.shuffle_stream: SeedStream | None = None
+
+    @property
+    def inputs(self) -> list[SymbolicTensor]:
+        """The symbolic tensors that the model begins with, for ``gpuconv.Model``."""
+        raise TypeError(f"{type(self).__name__} must define inputs")
+
+    @property
+    def outputs(self) -> list[SymbolicTensor]:
+        """The symbolic tensors that the model ends with, for ``gpuconv.Model``."""
+        raise TypeError(f"{type(self).__name__} must define outputs")
+
+    @property
+    def input(self) -> Any:
+        """The model's symbolic input, or a list of them."""
+        return self.inputs if self.several_inputs else self.inputs[0]
+
+    @property
+    def output(self) -> Any:
+        """The model's symbolic output, or a list of them."""
+        return self.outputs if len(self.outputs) > 1 else self.outputs[0]
+
+    # --- the layers -------------------------------------------------------------------
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """Return a layer by its name or its position.
+
+        Raises:
+            InvalidArgumentError: neither or both given, or there is no such layer.
+        """
+        if (name is None) == (index is None):
+            raise InvalidArgumentError(
+                f"give either the name or the index of a layer. "
+                f"Received: name={shown(name)}, index={shown(index)}"
+            )
+        if index is not None:
+            index = as_int(index, "index")
+            if not -len(self.layers) <= index < len(self.layers):
+                raise InvalidArgumentError(
+                    f"{self.name} has {len(self.layers)} layers. Received: index {index}"
+                )
+            return self.layers[index]
+        for layer in self.layers:
+            if isinstance(name, str) and layer.name == name:
+                return layer
+        names = [layer.name for layer in self.layers]
+        raise InvalidArgumentError(
+            f"{self.name} has the layers {', '.join(names)}.{suggestion(str(name), names)} "
+            f"Received: {shown(name)}"
+        )
+
+    @property
+    def output_shape(self) -> Any:
+        """Shape of the output, the batch None.
+
+        Raises:
+            NotBuiltError: no input shape is known yet.
+        """
+        if not self.built:
+            raise NotBuiltError(f"{self.name} has no output shape yet: build it or call it first")
+        return self.compute_output_shape(self.built_shape)
+
+    def rows(self) -> list[tuple[Layer, Any, list[str]]]:
+        """Each layer with the shape of its output, and the layers before it if it has several.
+
+        In the order in which they are run; a layer that is called twice has two rows.
+        """
+        raise TypeError(f"{type(self).__name__} must define rows")
 
     # --- compile ----------------------------------------------------------------------
 
@@ -148,6 +231,8 @@ class Model(Layer):
         predictions, backward = network.run(inputs, training=True)
         targets = self.prepare_targets(y)
         value, gradient = loss.compute(targets, predictions, self.prepare_targets(sample_weight))
+        if isinstance(backward, GraphBackward):
+            backward.release = True  # each activation goes as soon as it has been used
         backward(gradient, input_gradient=False)
         value = value + self.add_penalties()
         parameters = self.trainable_parameters
@@ -326,8 +411,8 @@ class Model(Layer):
         verbose: Any = "auto",
         steps: int | None = None,
         callbacks: Any = None,
-    ) -> np.ndarray[Any, Any]:
-        """Return the outputs for many samples as one NumPy array.
+    ) -> Any:
+        """Return the outputs for many samples as one NumPy array; a list for several outputs.
 
         Args:
             x: inputs, or an iterable of batches (targets in it are ignored).
@@ -342,17 +427,51 @@ class Model(Layer):
         batches = make_batches(x, None, None, size, steps, targets=False)
         return predict(self, batches, verbose, callbacks)
 
-    def predict_on_batch(self, x: Any) -> np.ndarray[Any, Any]:
-        """Return the outputs for one batch as a NumPy array."""
+    def predict_on_batch(self, x: Any) -> Any:
+        """Return the outputs for one batch as a NumPy array; a list for several outputs."""
         (batch,) = make_batches(x, None, None, 2**62, targets=False).epoch()
-        return to_numpy(self.infer_batch(batch[0]))
+        y = self.infer_batch(batch[0])
+        return [to_numpy(part) for part in y] if isinstance(y, list) else to_numpy(y)
 
     def infer_batch(self, x: Any) -> Array:
         """Return the outputs for one batch, on the device."""
         with self.computing():
             return self.infer(self.prepare(x))
 
+    def optimize_for_inference(self) -> Model:
+        """Return a model that predicts the same, but for rounding, in less time.
+
+        Batch normalisations become a part of the convolution or dense layer before them, ReLU and
+        other activations are applied as these store, and dropout is left out. The weights are
+        copied: this model is not changed, and can be trained on.
+
+        Raises:
+            NotBuiltError: the model has no weights yet.
+        """
+        from gpuconv.models.inference import optimize_for_inference
+
+        return optimize_for_inference(self)
+
     # --- looking and keeping ----------------------------------------------------------
+
+    def profile(self, x: Any, y: Any = None, repeats: int = 5) -> Any:
+        """Time each layer on a batch, forward and backward; print the result to see a table.
+
+        Args:
+            x: a batch of inputs.
+            y: its targets, for the time of the loss; None leaves that out.
+            repeats: how often; the least time of each counts.
+
+        Returns:
+            A ``gpuconv.profiling.Profile``, whose ``rows`` hold engine, milliseconds, GFLOP/s,
+            memory and parameters of each layer.
+
+        Raises:
+            ShapeError, DTypeError, InvalidArgumentError: the inputs do not fit the model.
+        """
+        from gpuconv.profiling import profile
+
+        return profile(self, x, y, repeats)
 
     def summary(
         self,

@@ -63,7 +63,7 @@ def save_model(
     tensors.update(arrays)
     configuration = {
         "model": layers.serialize(model),
-        "input_shape": list(model.built_shape or ()),
+        "input_shape": model.built_shape,
         "compiled": compiled,
         "streams": {name: list(stream.state) for name, stream in _streams(model).items()},
         "progress": kept,
@@ -93,7 +93,7 @@ def load_model(path: str | os.PathLike[str], backend: str | None = None) -> Mode
         if not isinstance(model, Model):
             raise TypeError(f"a {type(model).__name__} is a layer, not a model")
         model.to(device if backend in (None, "auto") else backend)
-        model.build(tuple(configuration["input_shape"]))
+        model.build(_shape_of(configuration["input_shape"]))
         compiled = configuration["compiled"]
         if compiled is not None:
             model.compile(compiled["optimizer"], compiled["loss"], compiled["metrics"])
@@ -118,7 +118,7 @@ def restore_model(model: Model, path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     configuration, tensors = read_model_file(path)
     try:
-        model.build(tuple(configuration["input_shape"]))
+        model.build(_shape_of(configuration["input_shape"]))
     except (GpuconvError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(
             f"the file was saved from a model with other inputs: {error}. Received: {path}"
@@ -170,6 +170,12 @@ def _restore(
     for name, stream in _streams(model).items():
         if name in streams:
             stream.state = streams[name]
+
+
+def _shape_of(stored: Any) -> Any:
+    """A shape as the model has it: of one input a tuple, of several a list of tuples."""
+    several = any(isinstance(part, list) for part in stored)
+    return [tuple(part) for part in stored] if several else tuple(stored)
 
 
 def _checked_streams(streams: Any, path: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:

@@ -9,9 +9,12 @@ from typing import Any
 
 from gpuconv import layers as layer_registry
 from gpuconv.configurable import snake_case
-from gpuconv.errors import InvalidArgumentError, NotBuiltError, shown, suggestion
-from gpuconv.geometry import as_int, entries_of
+from gpuconv.errors import InvalidArgumentError, NotBuiltError, shown
+from gpuconv.geometry import entries_of
 from gpuconv.layers.base import Backward, Layer
+from gpuconv.layers.input import Input, InputLayer
+from gpuconv.layers.symbolic import SymbolicTensor
+from gpuconv.models.graph import Plan
 from gpuconv.models.model import Model
 
 
@@ -33,10 +36,15 @@ class Sequential(Model):
     """
 
     def __init__(
-        self, layers: Sequence[Layer] | None = None, *, backend: str | None = None, **kwargs: Any
+        self,
+        layers: Sequence[Layer | SymbolicTensor] | None = None,
+        *,
+        backend: str | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(backend=backend, **kwargs)
         self.layers: list[Layer] = []
+        self._symbols: list[SymbolicTensor] = []
         given = [] if layers is None else entries_of(layers)
         if given is None:
             raise InvalidArgumentError(
@@ -47,13 +55,20 @@ class Sequential(Model):
 
     # --- the stack --------------------------------------------------------------------
 
-    def add(self, layer: Layer) -> None:
+    def add(self, layer: Layer | SymbolicTensor) -> None:
         """Put a layer on top.
+
+        What ``gpuconv.Input(shape)`` gives, or an ``InputLayer``, says the shape of the inputs.
 
         Raises:
             InvalidArgumentError: not a layer, a name twice, or another dtype.
             ShapeError: the layer cannot take what the one below gives. The model is then as it was.
         """
+        if isinstance(layer, SymbolicTensor):
+            layer = layer.node.layer
+        if isinstance(layer, InputLayer):
+            self._begin_with(layer)
+            return
         self._check_new(layer)
         shape = self.compute_output_shape(self.built_shape) if self.built else None
         given = layer.name
@@ -71,6 +86,14 @@ class Sequential(Model):
         if not self._trainable:
             layer.trainable = False
 
+    def _begin_with(self, entrance: InputLayer) -> None:
+        if self.layers or self.input_shape is not None:
+            raise InvalidArgumentError(
+                f"an input says what a stack begins with, so it comes first and once. "
+                f"Received: {entrance.name}"
+            )
+        self.input_shape = entrance.shape
+
     def _build_with(self, layer: Layer, shape: Any) -> None:
         """Build what can be built now; ``shape`` is what the layer gets in a built model."""
         if self.built:
@@ -79,6 +102,7 @@ class Sequential(Model):
             self._place(layer)
             layer.build(shape)
             self.name_parameters(self.name)
+            self._drawn()
         elif self.first_input_shape is not None:
             self.build((None, *self.first_input_shape))
 
@@ -94,37 +118,11 @@ class Sequential(Model):
         if not self.layers:
             raise InvalidArgumentError(f"{self.name} has no layer to take off")
         layer = self.layers.pop()
+        del self._symbols[len(self.layers) + 1 :]
         if not self.layers:
             self.built_shape = None
         self._find_dtype()
         return layer
-
-    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
-        """Return a layer by its name or its position.
-
-        Raises:
-            InvalidArgumentError: neither or both given, or there is no such layer.
-        """
-        if (name is None) == (index is None):
-            raise InvalidArgumentError(
-                f"give either the name or the index of a layer. "
-                f"Received: name={shown(name)}, index={shown(index)}"
-            )
-        if index is not None:
-            index = as_int(index, "index")
-            if not -len(self.layers) <= index < len(self.layers):
-                raise InvalidArgumentError(
-                    f"{self.name} has {len(self.layers)} layers. Received: index {index}"
-                )
-            return self.layers[index]
-        for layer in self.layers:
-            if isinstance(name, str) and layer.name == name:
-                return layer
-        names = [layer.name for layer in self.layers]
-        raise InvalidArgumentError(
-            f"{self.name} has the layers {', '.join(names)}.{suggestion(str(name), names)} "
-            f"Received: {shown(name)}"
-        )
 
     @property
     def sublayers(self) -> Sequence[Layer]:
@@ -139,17 +137,6 @@ class Sequential(Model):
             return None
         first = self.layers[0]
         return first.first_input_shape if isinstance(first, Sequential) else first.input_shape
-
-    @property
-    def output_shape(self) -> Any:
-        """Shape of the output, the batch None.
-
-        Raises:
-            NotBuiltError: no input shape is known yet.
-        """
-        if not self.built:
-            raise NotBuiltError(f"{self.name} has no output shape yet: build it or call it first")
-        return self.compute_output_shape(self.built_shape)
 
     def _check_new(self, layer: Any) -> None:
         if not isinstance(layer, Layer):
@@ -207,34 +194,60 @@ class Sequential(Model):
             layer.build(input_shape)
             input_shape = layer.compute_output_shape(input_shape)
 
+    def create_parameters(self, input_shape: Any) -> None:
+        super().create_parameters(input_shape)
+        self._drawn()
+
     def _place(self, layer: Layer) -> None:
         layer.to(self.engine or self.backend or "cpu")
 
+    @property
+    def plan(self) -> Plan:
+        """What is run: the layers one after another."""
+        return Plan.chain(self.layers)
+
     def run(self, x: Any, training: bool) -> tuple[Any, Backward]:
-        closures = []
-        for layer in self.layers:
-            x, closure = layer.run(x, training)
-            closures.append(closure)
-
-        def backward(dy: Any, input_gradient: bool = True) -> Any:
-            # Below the lowest layer that learns nobody needs a gradient.
-            lowest = 0 if input_gradient else self._lowest_trainable()
-            for index in range(len(closures) - 1, lowest - 1, -1):
-                dy = closures[index](dy, input_gradient or index > lowest)
-            return dy if input_gradient else None
-
-        return x, backward
+        return self.plan.run(x, training)
 
     def infer(self, x: Any) -> Any:
-        for layer in self.layers:
-            x = layer.infer(x)
-        return x
+        return self.plan.infer(x)
 
-    def _lowest_trainable(self) -> int:
-        for index, layer in enumerate(self.layers):
-            if layer.has_trainable:
-                return index
-        return len(self.layers)
+    # --- as a graph -------------------------------------------------------------------
+
+    def rows(self) -> list[tuple[Layer, Any, list[str]]]:
+        shapes = self.plan.shapes(self.built_shape)
+        return [(layer, shapes[n + 1], []) for n, layer in enumerate(self.layers)]
+
+    @property
+    def inputs(self) -> list[SymbolicTensor]:
+        """The symbolic tensor that the stack begins with, in a list.
+
+        Raises:
+            NotBuiltError: no input shape is known yet.
+        """
+        return [self._drawn()[0]]
+
+    @property
+    def outputs(self) -> list[SymbolicTensor]:
+        """The symbolic tensor that the stack ends with, in a list.
+
+        Raises:
+            NotBuiltError: no input shape is known yet.
+        """
+        return [self._drawn()[-1]]
+
+    def _drawn(self) -> list[SymbolicTensor]:
+        """The symbolic tensors before, between and behind the layers."""
+        if not self.built:
+            raise NotBuiltError(f"{self.name} has no graph yet: build it or call it first")
+        if not self._symbols:
+            self._symbols = [Input(tuple(self.built_shape)[1:], dtype=self.dtype)]  # type: ignore[arg-type]
+        for layer in self.layers[len(self._symbols) - 1 :]:
+            self._symbols.append(layer(self._symbols[-1]))
+        return self._symbols
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_symbols": []}
 
     def without_softmax(self) -> Layer | None:
         logits = self.layers[-1].without_softmax() if self.layers else None

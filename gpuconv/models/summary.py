@@ -14,7 +14,8 @@ from gpuconv.layers.base import Layer
 if TYPE_CHECKING:
     from gpuconv.models.model import Model
 
-Row = tuple[str, str, str]
+Row = tuple[str, ...]
+"""Label, shape, number of parameters, and in graphs with branches the layers before."""
 
 
 def summary_text(model: Model, line_length: int | None, style: str) -> str:
@@ -37,11 +38,15 @@ def summary_text(model: Model, line_length: int | None, style: str) -> str:
 
 
 def _rows(model: Model) -> list[Row]:
-    rows, shape = [], model.built_shape
-    for layer in model.sublayers:
-        shape = layer.compute_output_shape(shape)
+    described = model.rows()
+    branches = any(sources for _, _, sources in described)
+    rows: list[Row] = []
+    for layer, shape, sources in described:
         label = f"{layer.name} ({type(layer).__name__})"
-        rows.append((label, str(tuple(shape)), f"{layer.count_params():,}"))
+        several = shape if isinstance(shape, list) else [shape]
+        words = ", ".join(str(tuple(one)) for one in several)
+        row = (label, words, f"{layer.count_params():,}")
+        rows.append((*row, ", ".join(sources)) if branches else row)
     return rows
 
 
@@ -91,7 +96,9 @@ def _table(model: Model, rows: list[Row], totals: list[tuple[str, int, int]], wi
     table.add_column("Layer (type)", overflow="fold")
     table.add_column("Output shape", overflow="fold")
     table.add_column("Params", justify="right", overflow="fold")
-    for row, layer in zip(rows, model.sublayers, strict=True):
+    if len(rows[0]) > 3:
+        table.add_column("Connected to", overflow="fold")
+    for row, (layer, _, _) in zip(rows, model.rows(), strict=True):
         table.add_row(*map(_escape, row), style="dim" if _frozen(layer) else None)
     out = io.StringIO()
     console = Console(file=out, width=max(width, 24), color_system=None, highlight=False)
@@ -115,12 +122,15 @@ def _frozen(layer: Layer) -> bool:
 def _classic(model: Model, rows: list[Row], totals: list[tuple[str, int, int]], width: int) -> str:
     """Keras 2's lines: columns end at 45 %, 85 % and 100 % of the width, if numbers have room."""
     digits = max(len(row[2].replace(",", "")) for row in [*rows, ("", "", "Param #")])
+    branches = len(rows[0]) > 3
     last = min(int(width * 0.85), max(width - digits - 1, 10))
-    ends = (last * 9 // 17, last, width)
+    ends: tuple[int, ...] = (last * 9 // 17, last, width)
+    if branches:  # Keras 2's columns where there are four
+        ends = (width * 33 // 100, width * 55 // 100, width * 67 // 100, width)
 
     def line(cells: Row) -> str:
         # A cell that is too long goes on in the next line instead of being cut.
-        starts = (0, ends[0], ends[1])
+        starts = (0, *ends[:-1])
         widths = [max(e - s - 1, 4) for s, e in zip(starts, ends, strict=True)]
         pieces = [
             [cell[i : i + w] for i in range(0, len(cell), w)] or [""]
@@ -135,9 +145,10 @@ def _classic(model: Model, rows: list[Row], totals: list[tuple[str, int, int]], 
         return "\n".join(lines)
 
     body = [f'Model: "{model.name}"', "_" * width]
-    body += [line(("Layer (type)", "Output Shape", "Param #")), "=" * width]
-    for number, (label, shape, count) in enumerate(rows):
-        body.append(line((label, shape, count.replace(",", ""))))
+    head = ("Layer (type)", "Output Shape", "Param #", "Connected to")
+    body += [line(head if branches else head[:3]), "=" * width]
+    for number, (label, shape, count, *sources) in enumerate(rows):
+        body.append(line((label, shape, count.replace(",", ""), *sources)))
         body.append(("=" if number == len(rows) - 1 else " ") * width)
     body = [text.rstrip() for text in body]
     return "\n".join([*body, *_total_lines(totals, width), "_" * width])

@@ -63,10 +63,10 @@ def randomize(layer: Layer, seed: int = 1) -> None:
 
 
 def _case(
-    name: str, shape: tuple[int, ...] | list[tuple[int, ...]], what: str = "", **arguments: Any
+    name: str, of: tuple[int, ...] | list[tuple[int, ...]], what: str = "", **arguments: Any
 ) -> LayerCase:
     identifier = f"{name}-{what}" if what else name
-    return LayerCase(id=identifier, cls=getattr(layers, name), shape=shape, arguments=arguments)
+    return LayerCase(id=identifier, cls=getattr(layers, name), shape=of, arguments=arguments)
 
 
 _1D, _2D, _3D = (3, 7, 4), (3, 7, 6, 4), (2, 5, 4, 5, 4)
@@ -151,12 +151,26 @@ LAYER_CASES: Final = (
     _case("SpatialDropout1D", _1D, rate=0.4, seed=5),
     _case("SpatialDropout2D", _2D, rate=0.4, seed=5),
     _case("SpatialDropout3D", _3D, rate=0.4, seed=5),
+    # augmentation
+    _case("RandomFlip", _2D, seed=5),
+    _case("RandomFlip", _2D, "horizontal", mode="horizontal", seed=5),
+    _case("RandomCrop", _2D, height=5, width=4, seed=5),
+    _case("RandomCrop", _2D, "larger", height=9, width=4, seed=5),
+    _case("RandomRotation", _2D, factor=0.2, seed=5),
+    _case("RandomRotation", _2D, "constant", factor=(0.05, 0.3), fill_mode="constant", fill_value=1.5, seed=5),
+    _case("RandomTranslation", _2D, height_factor=0.4, width_factor=(0.1, 0.3), fill_mode="wrap", seed=5),
+    _case("RandomTranslation", _2D, "nearest", height_factor=0.4, width_factor=0.0, interpolation="nearest", fill_mode="nearest", seed=5),
+    _case("RandomZoom", _2D, height_factor=0.5, seed=5),
+    _case("RandomZoom", _2D, "constant", height_factor=(-0.5, -0.1), width_factor=(0.1, 0.7), fill_mode="constant", seed=5),
+    _case("RandomContrast", _2D, factor=0.5, value_range=(-2.0, 2.0), seed=5),
+    _case("Cutout", _2D, size=(3, 2), fill_value=0.5, seed=5),
     # several inputs
     *(_case(name, [_1D] * 3) for name in ("Add", "Multiply", "Average", "Maximum", "Minimum")),
     _case("Subtract", [_1D] * 2),
     _case("Concatenate", [(2, 3, 4), (2, 3, 1), (2, 3, 2)]),
     _case("Concatenate", [(2, 3, 4), (2, 1, 4)], "axis", axis=1),
     # preprocessing
+    _case("InputLayer", _2D, shape=[7, 6, 4]),
     _case("Rescaling", _2D, scale=0.5, offset=-1.0),
     _case("Rescaling", _2D, "channels", scale=[1.0, 2.0, 3.0, 4.0], offset=[0.0, 1.0, 0.0, -1.0]),
     _case("Normalization", _2D),
