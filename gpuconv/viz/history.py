@@ -23,7 +23,8 @@ from gpuconv.viz.ticks import Axis, epoch_axis, linear_axis, logarithmic_axis
 
 _PANEL_WIDTH, _PANEL_HEIGHT, _HEADING, _MARGIN = 660, 430, 60, 28
 _AXIS_TOP, _AXIS_BOTTOM = 40, 366
-_LOG_RATIO = 50.0
+LOG_RATIO = 50.0
+"""Losses that span more than this factor are drawn on a logarithmic axis."""
 _LARGEST = 1e300  # beyond it the arithmetic of an axis overflows
 _SMALL, _NORMAL, _LARGE, _TITLE = 13, 14, 17, 22
 
@@ -36,6 +37,7 @@ class Curve:
     runs: tuple[tuple[tuple[int, float], ...], ...]
     color: Color
     pale: bool
+    validation: bool = False
 
     @property
     def values(self) -> list[float]:
@@ -70,6 +72,29 @@ def draw_history(
             numbers.
         FileNotFoundError: the folder of ``path`` does not exist.
     """
+    series, epochs = series_of(history)
+    panels = panels_of(series)
+    across, rows = min(2, len(panels)), -(-len(panels) // 2)
+    canvas = Canvas(_PANEL_WIDTH * across + 20, _HEADING + _PANEL_HEIGHT * rows + 20)
+    canvas.text((_MARGIN, 44), fit_text(title, _TITLE, canvas.width - 2 * _MARGIN), _TITLE)
+    for number, (heading, names) in enumerate(panels):
+        curves = curves_of({name: series[name] for name in names}, epochs)
+        corner = (_PANEL_WIDTH * (number % 2), _HEADING + _PANEL_HEIGHT * (number // 2))
+        _draw_panel(canvas, corner, heading, curves, epochs)
+    gaps = sum(not _drawable(value) for values in series.values() for value in values)
+    if gaps:
+        words = "1 value is" if gaps == 1 else f"{gaps} values are"
+        note = f"{words} not finite and left out"
+        canvas.text((canvas.width - _MARGIN, canvas.height - 12), note, _SMALL, PALETTE[4], "rs")
+    canvas.save(path)
+
+
+def series_of(history: Mapping[str, Sequence[float]]) -> tuple[dict[str, list[float]], int]:
+    """Return the lists of a history as numbers, NaN for None, and how many epochs there are.
+
+    Raises:
+        InvalidArgumentError: no dict, no entries, or values that are not numbers.
+    """
     if not isinstance(history, Mapping):
         raise InvalidArgumentError(
             f"history must be a dict of lists, such as History.history. Received: {history!r}"
@@ -80,20 +105,7 @@ def draw_history(
         raise InvalidArgumentError(
             f"history must have at least one epoch. Received: {dict(history)!r}"
         )
-    panels = _panels(series)
-    across, rows = min(2, len(panels)), -(-len(panels) // 2)
-    canvas = Canvas(_PANEL_WIDTH * across + 20, _HEADING + _PANEL_HEIGHT * rows + 20)
-    canvas.text((_MARGIN, 44), fit_text(title, _TITLE, canvas.width - 2 * _MARGIN), _TITLE)
-    for number, (heading, names) in enumerate(panels):
-        curves = _curves({name: series[name] for name in names}, epochs)
-        corner = (_PANEL_WIDTH * (number % 2), _HEADING + _PANEL_HEIGHT * (number // 2))
-        _draw_panel(canvas, corner, heading, curves, epochs)
-    gaps = sum(not _drawable(value) for values in series.values() for value in values)
-    if gaps:
-        words = "1 value is" if gaps == 1 else f"{gaps} values are"
-        note = f"{words} not finite and left out"
-        canvas.text((canvas.width - _MARGIN, canvas.height - 12), note, _SMALL, PALETTE[4], "rs")
-    canvas.save(path)
+    return series, epochs
 
 
 def _numbers(name: str, values: Sequence[float]) -> list[float]:
@@ -113,7 +125,7 @@ def _metric(name: str) -> str:
     return name.removeprefix("val_")
 
 
-def _panels(series: Mapping[str, Sequence[float]]) -> list[tuple[str, list[str]]]:
+def panels_of(series: Mapping[str, Sequence[float]]) -> list[tuple[str, list[str]]]:
     """Return ``(heading, keys)`` of each panel that has anything to show."""
     groups: dict[str, list[str]] = {"loss": [], "proportions": [], "others": [], "rate": []}
     for metric in dict.fromkeys(_metric(name) for name in series):
@@ -134,7 +146,8 @@ def _heading(names: Sequence[str]) -> str:
     return ", ".join(metrics).replace("_", " ")
 
 
-def _curves(series: Mapping[str, list[float]], epochs: int) -> list[Curve]:
+def curves_of(series: Mapping[str, list[float]], epochs: int) -> list[Curve]:
+    """Return the curves of one panel."""
     metrics = list(dict.fromkeys(_metric(name) for name in series))
     curves = []
     for name, values in series.items():
@@ -154,6 +167,7 @@ def _curves(series: Mapping[str, list[float]], epochs: int) -> list[Curve]:
                 runs=_runs(values, epochs),
                 color=PALETTE[place % len(PALETTE)],
                 pale=both and not validation and len(metrics) > 1,
+                validation=validation,
             )
         )
     return curves
@@ -182,7 +196,7 @@ def _draw_panel(
     logarithmic = (
         heading.endswith("loss")
         and min(values, default=0) > 0
-        and max(values) > _LOG_RATIO * min(values)
+        and max(values) > LOG_RATIO * min(values)
     )
     y_axis = logarithmic_axis(values) if logarithmic else linear_axis(values or [0.0, 1.0])
     x_axis = epoch_axis(epochs)
