@@ -126,8 +126,9 @@ def test_what_is_imported_is_declared() -> None:
     for file in SHIPPED:
         needed |= set(imported_packages(file))
     foreign = needed - set(sys.stdlib_module_names) - set(SOURCES)
-    # CuPy, Matplotlib and PyTorch only where they are there; llvmlite comes with Numba.
-    where_installed = {"cupy", "cupy_backends", "matplotlib", "torch", "llvmlite"}
+    # The extras, and PyTorch, only where they are there; llvmlite comes with Numba.
+    extras = {"cupy", "cupy_backends", "matplotlib", "h5py", "sklearn"}
+    where_installed = {*extras, "torch", "llvmlite"}
     assert foreign - where_installed <= declared
 
 

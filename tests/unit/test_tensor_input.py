@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import re
 import sys
 from types import ModuleType
 
@@ -20,6 +21,11 @@ from gpuconv.errors import (
     ShapeError,
 )
 from gpuconv.tensors import Tensor, as_array, tensor
+
+
+def without_addresses(value: object) -> str:
+    """The same name in every process."""
+    return re.sub(r" at 0x\w+", "", repr(value))
 
 
 class Exporter:
@@ -98,7 +104,7 @@ def cupy(monkeypatch):
         (np.arange(3, dtype=">f4"), "float32"),
         (Tensor(np.zeros(3)), "float64"),
     ],
-    ids=repr,
+    ids=without_addresses,
 )
 def test_dtypes(value, dtype):
     result = tensor(value)
@@ -155,7 +161,7 @@ def test_a_dtype_is_applied_to_the_numbers_themselves():
         (np.zeros(2, "datetime64[s]"), DTypeError),
         (2**70, DTypeError),
     ],
-    ids=repr,
+    ids=without_addresses,
 )
 def test_what_is_no_array_of_numbers(value, error):
     for function in (tensor, as_array):
