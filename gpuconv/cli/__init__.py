@@ -46,12 +46,24 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser(
         "train",
-        help="train a network on the bundled handwritten digits",
+        help="train a network on the bundled handwritten digits, or on other images",
         description="Train a convolutional network on 1,797 real handwritten digits, evaluate it "
         "on a held-out part, and leave a folder with the model, the history and pictures.",
     )
-    train.add_argument("--data", default=None, help="data set: digits (default)")
-    train.add_argument("--model", default=None, help="network: digits (default)")
+    train.add_argument(
+        "--data",
+        default=None,
+        help="digits (default; bundled), mnist, fashion_mnist, cifar10 or cifar100 (downloaded)",
+    )
+    train.add_argument(
+        "--data-path", default=None, help="folder or archive with the files, instead of a download"
+    )
+    train.add_argument(
+        "--model",
+        default=None,
+        help="digits (default for digits), seed (default for others), lenet5, resnet18, "
+        "mobilenet_v2, vgg11 or alexnet",
+    )
     train.add_argument("--backend", default=None, help="auto (default), cpu, cuda, or an engine")
     train.add_argument("--epochs", type=int, default=None, help="default 20")
     train.add_argument("--batch-size", type=int, default=None, help="default 32")

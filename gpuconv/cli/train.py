@@ -6,19 +6,19 @@ import argparse
 import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpuconv import __version__, set_seed, zoo
+from gpuconv import __version__, set_seed
 from gpuconv.backends.selection import resolve_device, use_backend
 from gpuconv.callbacks import History, StopOnInterrupt
 from gpuconv.cli import run_folder
+from gpuconv.cli.choices import DATA, NETWORKS, Images, network, usual_network
 from gpuconv.cli.lines import say
 from gpuconv.cli.run_folder import RunFolder
-from gpuconv.data import load_digits
 from gpuconv.errors import InvalidArgumentError, one_of
 from gpuconv.io import read_model_file
 from gpuconv.layers.convolution import ConvND
@@ -29,17 +29,16 @@ from gpuconv.random import check_seed
 from gpuconv.viz import draw_history, draw_images
 from gpuconv.warming import warmup
 
-DATA: dict[str, Callable[[], Any]] = {"digits": load_digits}
-NETWORKS: dict[str, Callable[[], Model]] = {"digits": zoo.digits_network}
 DEFAULTS: dict[str, Any] = {
     "data": "digits",
-    "model": "digits",
+    "data_path": None,
+    "model": None,
     "epochs": 20,
     "batch_size": 32,
     "learning_rate": 0.002,
     "seed": 0,
 }
-MAY_CHANGE = ("epochs", "learning_rate")
+MAY_CHANGE = ("epochs", "learning_rate", "data_path")
 """What may be different when a run goes on."""
 VALIDATION = 0.1
 """Part of the training images that the network is watched on while it learns."""
@@ -63,8 +62,9 @@ def _train(options: argparse.Namespace) -> int:
     device, reason = resolve_device()
     folder, settings, epochs_done = _open_run(options)
     set_seed(settings["seed"])
-    (x, y), test = DATA[settings["data"]]()
-    model = _compiled(settings, len(x))
+    images = DATA[settings["data"]](settings["data_path"])
+    (x, y), test = images.train, images.test
+    model = _compiled(settings, images)
 
     say(f"Backend: {device} ({reason})", indent=9)
     say(f"Data:    {settings['data']}, {len(x)} images to learn from, {len(test[0])} to test", 9)
@@ -88,7 +88,7 @@ def _train(options: argparse.Namespace) -> int:
     )
     seconds = time.perf_counter() - started
     loss, accuracy = model.evaluate(test[0], test[1], verbose=0)
-    pictures = _leave_pictures(folder, model, history, test)
+    pictures = _leave_pictures(folder, model, history, images, settings["data"])
     run_folder.write_settings(
         folder,
         {
@@ -119,11 +119,12 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _compiled(settings: dict[str, Any], images: int) -> Model:
+def _compiled(settings: dict[str, Any], images: Images) -> Model:
     """Return the network, ready to learn; a run that goes on takes its weights in ``fit``."""
-    steps = math.ceil(int(images * (1 - VALIDATION)) / settings["batch_size"])
+    count = len(images.train[0])
+    steps = math.ceil(int(count * (1 - VALIDATION)) / settings["batch_size"])
     schedule = CosineDecay(settings["learning_rate"], decay_steps=steps * settings["epochs"])
-    model = NETWORKS[settings["model"]]()
+    model = network(settings["model"], images)
     model.compile(Adam(schedule), "sparse_categorical_crossentropy", ["accuracy"])
     return model
 
@@ -133,6 +134,7 @@ def _open_run(options: argparse.Namespace) -> tuple[Path, dict[str, Any], int]:
     given = {name: getattr(options, name) for name in DEFAULTS}
     if not options.resume:
         settings = {name: DEFAULTS[name] if v is None else v for name, v in given.items()}
+        settings["model"] = settings["model"] or usual_network(settings["data"])
         _check(settings)
         return run_folder.new_folder(options.out, settings["data"]), settings, 0
     folder = run_folder.existing_folder(options.out)
@@ -140,12 +142,12 @@ def _open_run(options: argparse.Namespace) -> tuple[Path, dict[str, Any], int]:
     progress: Any = configuration.get("progress")
     whole = isinstance(progress, dict) and "epoch" in progress
     saved: Any = progress.get("settings") if whole else None
-    if not isinstance(saved, dict) or not {*DEFAULTS} <= {*saved}:
+    if not isinstance(saved, dict) or not {*DEFAULTS} - {"data_path"} <= {*saved}:
         raise InvalidArgumentError(
             f"the model there was not saved by 'gpuconv train', so there is no run to go on with. "
             f"Received: {folder}"
         )
-    settings, done = dict(saved), int(progress["epoch"])
+    settings, done = {"data_path": None, **saved}, int(progress["epoch"])
     for name, value in given.items():
         if value is None:
             continue
@@ -186,26 +188,38 @@ def _check(settings: dict[str, Any]) -> None:
 def _print_decisions(model: Model, batch_size: int) -> None:
     """Say how the convolutions are computed, and why."""
     layers: dict[tuple[str, str, str], list[str]] = {}
-    shape: Any = model.built_shape
-    for layer in model.sublayers:
-        if isinstance(layer, ConvND):
-            chosen = layer.explain((batch_size, *shape[1:]))
-            key = (chosen.engine, chosen.algorithm, chosen.reason)
-            layers.setdefault(key, []).append(layer.name)
-        shape = layer.compute_output_shape(shape)
+    for layer, shape in _convolutions(model, model.built_shape):
+        chosen = layer.explain((batch_size, *shape[1:]))
+        key = (chosen.engine, chosen.algorithm, chosen.reason)
+        layers.setdefault(key, []).append(layer.name)
     for (engine, algorithm, reason), names in layers.items():
         say(f"Engine:  {engine}, {algorithm} for {', '.join(names)}: {reason}", indent=9)
 
 
-def _leave_pictures(folder: Path, model: Model, history: History, test: Any) -> list[str]:
+def _convolutions(model: Model, shape: Any) -> Iterator[tuple[ConvND, Any]]:
+    """The convolutions of a model and of models inside, with the shapes of their inputs."""
+    shapes = model.plan.shapes(shape)
+    for step in model.plan.steps:
+        if isinstance(step.layer, ConvND):
+            yield step.layer, shapes[step.inputs[0]]
+        elif isinstance(step.layer, Model):
+            yield from _convolutions(step.layer, shapes[step.inputs[0]])
+
+
+def _leave_pictures(
+    folder: Path, model: Model, history: History, images: Images, data: str
+) -> list[str]:
     """Draw curves and mistakes; return the names of the files."""
-    x, y = test
+    x, y = images.test
     probabilities = model.predict(x, verbose=0)
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != y)
-    captions = [f"{y[i]} seen as {predicted[i]} ({probabilities[i].max():.2f})" for i in wrong]
+    captions = [
+        f"{images.name(y[i])} seen as {images.name(predicted[i])} ({probabilities[i].max():.2f})"
+        for i in wrong
+    ]
     if history.epoch:
-        draw_history(history.history, folder / run_folder.CURVES, title="Training on digits")
+        draw_history(history.history, folder / run_folder.CURVES, title=f"Training on {data}")
     draw_images(
         x[wrong[:SHOWN_MISTAKES]],
         captions[:SHOWN_MISTAKES],

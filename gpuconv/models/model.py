@@ -6,6 +6,7 @@ and its gradient, the closures backwards, the optimizer.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from gpuconv.errors import InvalidArgumentError, NotBuiltError, one_of, shown, s
 from gpuconv.geometry import as_int
 from gpuconv.layers.base import Layer
 from gpuconv.layers.symbolic import SymbolicTensor
+from gpuconv.models.finite import first_not_finite
 from gpuconv.models.graph import GraphBackward
 from gpuconv.models.running import Running
 from gpuconv.random import SeedStream
@@ -42,6 +44,7 @@ class Model(Layer):
         resume_at: set by a callback when training begins: ``(epoch, batch)`` where ``fit`` goes
             on, in place of its ``initial_epoch``.
         optimizer, loss, metrics: set by :meth:`compile`.
+        not_finite: where numbers stopped being finite; see ``callbacks.TerminateOnNaN``.
 
     Raises:
         BackendUnavailableError: the backend that was named cannot run here.
@@ -74,6 +77,8 @@ class Model(Layer):
         self.stop_training = False
         self.resume_at: tuple[int, int] | None = None
         self.shuffle_stream: SeedStream | None = None
+        self.watches_loss = False  # set by TerminateOnNaN
+        self.not_finite: str | None = None
 
     @property
     def inputs(self) -> list[SymbolicTensor]:
@@ -231,6 +236,8 @@ class Model(Layer):
         predictions, backward = network.run(inputs, training=True)
         targets = self.prepare_targets(y)
         value, gradient = loss.compute(targets, predictions, self.prepare_targets(sample_weight))
+        if self.watches_loss and not math.isfinite(float(value)):
+            self.not_finite = first_not_finite(network, inputs)
         if isinstance(backward, GraphBackward):
             backward.release = True  # each activation goes as soon as it has been used
         backward(gradient, input_gradient=False)

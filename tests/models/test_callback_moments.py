@@ -20,6 +20,7 @@ from gpuconv.callbacks import (
     TerminateOnNaN,
 )
 from gpuconv.errors import FileFormatError, InvalidArgumentError
+from gpuconv.models.finite import first_not_finite
 
 X = np.linspace(-1, 1, 10, dtype="float32").reshape(5, 2)
 Y = X.sum(axis=1, keepdims=True)
@@ -150,6 +151,45 @@ def test_a_loss_that_overflows_ends_training(capsys: pytest.CaptureFixture[str])
     assert terminate.stopped_at is not None
     assert len(history.epoch) == terminate.stopped_at[0]
     assert "training stops" in capsys.readouterr().out
+
+
+class Spoiling(gc.layers.Layer):
+    """Gives NaN in the third batch of a training."""
+
+    def run(self, x: Any, training: bool) -> Any:
+        self.batches = getattr(self, "batches", 0) + training
+        y = x * np.nan if training and self.batches >= 3 else x
+        return y, lambda dy, input_gradient=True: dy if input_gradient else None
+
+
+@pytest.mark.parametrize("where", ["layer", "model inside", "loss"])
+def test_a_loss_that_is_no_number_is_traced_to_where_it_began(
+    where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoiling = Spoiling(name="spoiling")
+    middle: Any = gc.layers.Activation("relu", name="harmless")
+    if where == "layer":
+        middle = spoiling
+    if where == "model inside":
+        middle = gc.Sequential([gc.layers.Activation("tanh"), spoiling], name="block")
+    model = gc.Sequential([gc.layers.Dense(3, input_shape=(2,)), middle, gc.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x, y = np.ones((8, 2), "float32"), np.ones((8, 1), "float32")
+    given: dict[str, Any] = {"x": x, "y": y, "batch_size": 2, "shuffle": False}
+    if where == "loss":
+        y[4:6] = 1e25  # whose square is too large
+    terminate = TerminateOnNaN()
+    with np.errstate(all="ignore"):
+        model.fit(**given, verbose=0, callbacks=terminate)
+    expected = {
+        "layer": "spoiling",
+        "model inside": "block/spoiling",
+        "loss": "the loss",
+    }[where]
+    assert terminate.began_in == expected
+    assert f"came from {expected}" in capsys.readouterr().out
+    assert not model.watches_loss
+    assert first_not_finite(model, x * np.inf) == "the inputs"
 
 
 def test_the_shown_lines_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,9 @@ def undocumented(module: Any) -> Iterator[str]:
 
 
 def test_every_public_callable_has_a_docstring() -> None:
-    found = [word for name in modules() for word in undocumented(importlib.import_module(name))]
+    # One module subclasses what an extra brings.
+    here = [name for name in modules() if name != "gpuconv.sklearn" or find_spec("sklearn")]
+    found = [word for name in here for word in undocumented(importlib.import_module(name))]
     assert found == []
 
 

@@ -15,7 +15,10 @@ import gpuconv
 import gpuconv_kernels
 
 HEAVY = ("numba", "rich", "matplotlib", "PIL", "safetensors", "cupy", "torch", "keras", "llvmlite")
-NOT_FOR_EVERYONE = ("gpuconv.__main__",)  # runs the command
+NOT_FOR_EVERYONE = (
+    "gpuconv.__main__",  # runs the command
+    *(() if find_spec("sklearn") else ("gpuconv.sklearn",)),  # subclasses what an extra brings
+)
 
 
 def run(program: str) -> str:

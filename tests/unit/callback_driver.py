@@ -21,6 +21,8 @@ class FakeModel:
         self.optimizer = SGD(learning_rate)
         self.stop_training = False
         self.resume_at: tuple[int, int] | None = None
+        self.watches_loss = False
+        self.not_finite: str | None = None
         self.shuffle_stream = SeedStream(0)
         self.weight = np.full(1, -1.0)
         self.saved: list[tuple[str, bool]] = []

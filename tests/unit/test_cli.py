@@ -109,6 +109,7 @@ def test_what_a_run_leaves(finished: Path) -> None:
     content = settings(finished)
     assert content["settings"] == {
         "data": "digits",
+        "data_path": None,
         "model": "digits",
         "epochs": 1,
         "batch_size": 32,
@@ -288,9 +289,9 @@ def test_resume_of_a_damaged_or_foreign_model(
         (["--learning-rate", "nan"], "--learning-rate must be positive. Received: nan"),
         (["--learning-rate", "inf"], "--learning-rate must be positive. Received: inf"),
         (["--seed", "-1"], "a seed must be an integer in [0, 2**63). Received: -1"),
-        (["--data", "cifar10"], "--data must be one of 'digits'. Received: 'cifar10'"),
+        (["--data", "cifar"], "--data must be one of 'digits', 'mnist', 'fashion_mnist'"),
         (["--data", "digit"], "Did you mean 'digits'? Received: 'digit'"),
-        (["--model", "digitz"], "--model must be one of 'digits'. Did you mean 'digits'?"),
+        (["--model", "digitz"], "Did you mean 'digits'? Received: 'digitz'"),
         (["--backend", "gpu"], "unknown backend"),
     ],
 )
