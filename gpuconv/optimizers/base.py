@@ -14,6 +14,7 @@ from gpuconv.backends.arrays import array_module, device_of, to_device, to_numpy
 from gpuconv.configurable import Configurable, arguments_of
 from gpuconv.dispatch import engine_for
 from gpuconv.errors import InvalidArgumentError, ShapeError
+from gpuconv.geometry import as_int
 from gpuconv.optimizers import schedules
 from gpuconv.optimizers.clipping import clip_by_global_norm, clip_by_norm, clip_by_value
 from gpuconv.parameter import Parameter
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 O = TypeVar("O", bound="Optimizer")  # noqa: E741
 
-_ITERATIONS = "iterations"
+_ITERATIONS, _SUMMED, _SUM = "iterations", "summed", "sum"
 
 
 class Optimizer(Configurable, ABC):
@@ -36,6 +37,9 @@ class Optimizer(Configurable, ABC):
         clipnorm: if given, each gradient is scaled down to at most this L2 norm.
         clipvalue: if given, gradients are clipped to [-clipvalue, clipvalue].
         global_clipnorm: if given, all gradients are scaled down together to this norm.
+        gradient_accumulation_steps: if given, at least 2: the gradients of so many steps are
+            averaged, and the values change with the last of them: batches as large as memory
+            allows act as larger ones (as in Keras; ``iterations`` counts the changes).
         name: by default the class name in lower case.
 
     Raises:
@@ -58,6 +62,7 @@ class Optimizer(Configurable, ABC):
         clipnorm: float | None = None,
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
+        gradient_accumulation_steps: int | None = None,
         name: str | None = None,
     ) -> None:
         self._learning_rate = _checked_rate(learning_rate)
@@ -73,12 +78,19 @@ class Optimizer(Configurable, ABC):
                 f"only one of clipnorm, clipvalue and global_clipnorm can be given. "
                 f"Received: {clipnorm!r}, {clipvalue!r}, {global_clipnorm!r}"
             )
+        self.gradient_accumulation_steps = (
+            None
+            if gradient_accumulation_steps is None
+            else as_int(gradient_accumulation_steps, "gradient_accumulation_steps", 2)
+        )
         self.name = name or type(self).__name__.lower()
         self.iterations = 0
         """Number of steps taken."""
         self._parameters: list[Parameter] | None = None
         self._slots: WeakKeyDictionary[Parameter, dict[str, Array]] = WeakKeyDictionary()
         self._steps: WeakKeyDictionary[Parameter, int] = WeakKeyDictionary()
+        self._sums: WeakKeyDictionary[Parameter, Array] = WeakKeyDictionary()
+        self._summed = 0  # steps whose gradients are in the sums
 
     # --- what a subclass defines -----------------------------------------------------------
 
@@ -121,10 +133,18 @@ class Optimizer(Configurable, ABC):
         """
         everything = self._chosen(parameters)
         active = [p for p in everything if p.trainable and p.grad is not None]
+        gradients = [p.grad for p in active]
+        if self.gradient_accumulation_steps is not None:
+            self._add_up(active)
+            if self._summed < self.gradient_accumulation_steps:
+                if zero_grad:
+                    self.zero_grad(everything)
+                return
+            active = [p for p in everything if p.trainable and p in self._sums]
+            gradients = [self._sums.pop(p) * (1.0 / self._summed) for p in active]
+            self._summed = 0
         learning_rate = self.learning_rate
-        for parameter, gradient in zip(
-            active, self._clipped([p.grad for p in active]), strict=True
-        ):
+        for parameter, gradient in zip(active, self._clipped(gradients), strict=True):
             value = self._writable(parameter)
             if self.weight_decay:
                 if self._decoupled_decay:
@@ -140,6 +160,19 @@ class Optimizer(Configurable, ABC):
         self.iterations += 1
         if zero_grad:
             self.zero_grad(everything)
+
+    def _add_up(self, active: Iterable[Parameter]) -> None:
+        """Add the gradients of this step to those of the steps before."""
+        for parameter in active:
+            gradient: Any = parameter.grad
+            there = self._sums.get(parameter)
+            if there is None:
+                self._sums[parameter] = gradient.copy()
+            elif device_of(there) == device_of(gradient):
+                there += gradient
+            else:
+                self._sums[parameter] = to_device(there, device_of(gradient)) + gradient
+        self._summed += 1
 
     def zero_grad(self, parameters: Iterable[Parameter] | None = None) -> None:
         """Forget all gradients.
@@ -222,13 +255,15 @@ class Optimizer(Configurable, ABC):
         Copied with its model, the optimizer so goes on with the copies of the parameters.
         """
         state = dict(self.__dict__)
-        state.update(_slots=list(self._slots.items()), _steps=list(self._steps.items()))
+        for name in ("_slots", "_steps", "_sums"):
+            state[name] = list(getattr(self, name).items())
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._slots = WeakKeyDictionary(dict(state["_slots"]))
         self._steps = WeakKeyDictionary(dict(state["_steps"]))
+        self._sums = WeakKeyDictionary(dict(state["_sums"]))
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments; a schedule as a dict, the rate as it is now."""
@@ -255,7 +290,8 @@ class Optimizer(Configurable, ABC):
         """Return copies of the state on the host.
 
         Returns:
-            ``"iterations"``, and ``"path/slot"`` for each parameter that was updated.
+            ``"iterations"``, and ``"path/slot"`` for each parameter that was updated; between
+            steps that are added up also ``"summed"`` and ``"path/sum"``.
 
         Raises:
             InvalidArgumentError: two parameters have the same path.
@@ -264,8 +300,12 @@ class Optimizer(Configurable, ABC):
         for path, parameter in _by_path(parameters).items():
             for name, array in self._slots.get(parameter, {}).items():
                 state[f"{path}/{name}"] = np.array(to_numpy(array))
+            if parameter in self._sums:
+                state[f"{path}/{_SUM}"] = np.array(to_numpy(self._sums[parameter]))
             if self._torch_form and parameter in self._steps:
                 state[f"{path}/step"] = np.array(self._steps[parameter])
+        if self._summed:
+            state[_SUMMED] = np.array(self._summed)
         return state
 
     def load_state_dict(self, state: Mapping[str, Any], parameters: Iterable[Parameter]) -> None:
@@ -281,6 +321,8 @@ class Optimizer(Configurable, ABC):
                 f"expected an optimizer's state with 'iterations'. Received: {sorted(rest)[:5]}"
             )
         iterations = int(rest.pop(_ITERATIONS))
+        summed = int(rest.pop(_SUMMED, 0)) if self.gradient_accumulation_steps else 0
+        sums: dict[Parameter, Array] = {}
         loaded: dict[Parameter, dict[str, Array]] = {}
         steps: dict[Parameter, int] = {}
         for path, parameter in _by_path(parameters).items():
@@ -290,6 +332,8 @@ class Optimizer(Configurable, ABC):
                     f"{self.name} keeps {', '.join(self.slots())} for each parameter. "
                     f"Received: only {', '.join(names)} for {path}"
                 )
+            if summed and f"{path}/{_SUM}" in rest:
+                names.append(_SUM)
             arrays = {name: np.asarray(rest.pop(f"{path}/{name}")) for name in names}
             for name, array in arrays.items():
                 if array.shape != parameter.shape:
@@ -304,6 +348,10 @@ class Optimizer(Configurable, ABC):
                     )
                     for name, array in arrays.items()
                 }
+            if _SUM in arrays:
+                sums[parameter] = loaded[parameter].pop(_SUM)
+            if not loaded.get(parameter, True):
+                del loaded[parameter]
             if self._torch_form and f"{path}/step" in rest:
                 steps[parameter] = int(rest.pop(f"{path}/step"))
         if rest:
@@ -314,6 +362,7 @@ class Optimizer(Configurable, ABC):
         self.iterations = iterations
         self._slots = WeakKeyDictionary(loaded)
         self._steps = WeakKeyDictionary(steps)
+        self._sums, self._summed = WeakKeyDictionary(sums), summed
 
 
 def _by_path(parameters: Iterable[Parameter]) -> dict[str, Parameter]:
