@@ -68,6 +68,8 @@ class BackupAndRestore(Callback):
 
     def on_train_begin(self, logs: Logs) -> None:
         self.backup_dir.mkdir(parents=True, exist_ok=True)
+        for part in self.backup_dir.glob(f".{self.path.stem}.*.tmp{self.path.suffix}"):
+            part.unlink(missing_ok=True)  # of a run that was killed while it saved
         self._due = False
         self._epochs_done = 0
         if self.path.exists():
