@@ -1,4 +1,4 @@
-"""The command ``gpuconv``: train, summary, bench, doctor."""
+"""The command ``gpuconv``: train, summary, report, profile, bench, doctor."""
 
 from __future__ import annotations
 
@@ -82,6 +82,29 @@ def _parser() -> argparse.ArgumentParser:
     summary.add_argument("--style", default="table", choices=["table", "classic"])
     summary.set_defaults(run=_summary)
 
+    report = commands.add_parser(
+        "report",
+        help="write a run as one HTML page, for any browser and without network",
+        description="Write what a run of 'gpuconv train' left as one HTML page: curves, confusion "
+        "matrix, filters, feature maps, who computes what and why, and the time of each layer.",
+    )
+    report.add_argument("folder", metavar="RUN", help="the folder of the run")
+    report.add_argument("--out", default=None, help="the file (default: RUN/report.html)")
+    report.set_defaults(run=_report)
+
+    profile = commands.add_parser(
+        "profile",
+        help="time the layers of a network in training steps",
+        description="Time each layer of a network in training steps on made-up data: time, "
+        "GFLOP/s, memory and engine, forwards and backwards.",
+    )
+    profile.add_argument(
+        "--model", default="digits", help="a network's name or a saved model's path (digits)"
+    )
+    profile.add_argument("--batch", type=int, default=32, help="samples in a batch (32)")
+    profile.add_argument("--backend", default=None, help="auto (default), cpu, cuda, or an engine")
+    profile.set_defaults(run=_profile)
+
     # What it does not know itself goes to the benchmark, --help too: each has its own options.
     bench = commands.add_parser(
         "bench",
@@ -117,6 +140,18 @@ def _summary(options: argparse.Namespace) -> int:
     model = load_model(options.what) if make is None else make()
     model.summary(style=options.style)
     return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from gpuconv.cli.report import report
+
+    return report(options)
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from gpuconv.cli.profile import profile
+
+    return profile(options)
 
 
 def _bench(options: argparse.Namespace) -> int:
