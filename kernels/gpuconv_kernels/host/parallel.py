@@ -17,9 +17,11 @@ depend on who computes it, so the bits do not depend on the number of threads.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
-from queue import SimpleQueue
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.host.memory import address
+from gpuconv_kernels.host.spinning import wait_for_work, wait_for_zero
 from gpuconv_kernels.host.target import INT
 from gpuconv_kernels.threads import threads
 
@@ -46,12 +49,38 @@ def _take(typing_context, counter):  # type: ignore[no-untyped-def]
 take: Any = _take
 
 
-class _Job:
-    """One call of a kernel that threads share."""
+def _no_core() -> int:
+    return -1
 
-    def __init__(self, kernel: Any, arguments: tuple[Any, ...]) -> None:
-        self._kernel, self._arguments = kernel, arguments
-        self._inside, self._over = 0, False
+
+def _find_current_core() -> Callable[[], int]:
+    """Return what tells the number of the core that a thread runs on; -1 where that is unknown."""
+    if not hasattr(os, "sched_setaffinity"):  # not Linux
+        return _no_core
+    try:
+        function = ctypes.CDLL(None).sched_getcpu
+    except (AttributeError, OSError):  # another C library
+        return _no_core
+    function.restype, function.argtypes = ctypes.c_int, []
+    return function  # type: ignore[no-any-return]
+
+
+current_core = _find_current_core()
+
+
+class _Job:
+    """One call of a kernel that threads share.
+
+    Attributes:
+        words: two in memory that kernels and :mod:`spinning` read: the counter of its tasks, and
+            how many threads of the pool work on it.
+    """
+
+    def __init__(self, kernel: Any, words: Any, tasks: int, arguments: tuple[Any, ...]) -> None:
+        self._kernel, self.words = kernel, words
+        words[0] = words[1] = 0
+        self._arguments = (address(words), tasks, *arguments)
+        self._over = False
         self._changed = threading.Condition(threading.Lock())
         self._error: BaseException | None = None
 
@@ -60,14 +89,14 @@ class _Job:
         with self._changed:
             if self._over:
                 return
-            self._inside += 1
+            self.words[1] += 1
         try:
             self._kernel(*self._arguments)
         except BaseException as error:
             self._error = error
         with self._changed:
-            self._inside -= 1
-            if not self._inside:
+            self.words[1] -= 1
+            if not self.words[1]:
                 self._changed.notify()
 
     def finish(self) -> None:
@@ -77,8 +106,11 @@ class _Job:
         finally:
             with self._changed:
                 self._over = True
-                while self._inside:
-                    self._changed.wait()
+                busy = self.words[1] > 0
+            if busy and not wait_for_zero(address(self.words) + 8):
+                with self._changed:
+                    while self.words[1]:
+                        self._changed.wait()
         if self._error is not None:
             raise self._error
 
@@ -88,22 +120,78 @@ class _Pool:
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
-        self._threads = 0
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+        self._caller_core = -1
+        # The number of the last job, and the address of its counter: what waiting threads look at.
+        self._last = np.zeros(2, np.int64)
+        # Words for jobs, which are never freed: a thread may look at those of a job that is over.
+        self._words = [np.zeros(8, np.int64) for _ in range(64)]
 
-    def offer(self, job: _Job, helpers: int) -> None:
-        if self._threads < helpers:
+    def work(self, kernel: Any, tasks: int, arguments: tuple[Any, ...], helpers: int) -> None:
+        """Run a kernel in the caller's thread and in ``helpers`` others."""
+        try:
+            words = self._words.pop()
+        except IndexError:  # that many Python threads, or jobs of jobs
+            words = np.zeros(8, np.int64)
+        job = _Job(kernel, words, tasks, arguments)
+        self._offer(job, helpers)
+        try:
+            job.finish()
+        finally:
+            self._words.append(words)
+
+    def _offer(self, job: _Job, helpers: int) -> None:
+        if len(self._threads) < helpers:
             with self._lock:
-                while self._threads < helpers:
-                    self._threads += 1
-                    name = f"gpuconv-{self._threads}"
-                    threading.Thread(target=self._work, name=name, daemon=True).start()
+                while len(self._threads) < helpers:
+                    name = f"gpuconv-{len(self._threads) + 1}"
+                    thread = threading.Thread(target=self._help, name=name, daemon=True)
+                    thread.start()
+                    self._threads.append(thread)
+                self._caller_core = -1
+        core = current_core()
+        if core != self._caller_core:
+            self._keep_away_from(core)
         for _ in range(helpers):
             self._jobs.put(job)
+        self._last[1] = address(job.words)
+        self._last[0] += 1
 
-    def _work(self) -> None:
+    def _keep_away_from(self, core: int) -> None:
+        """Keep the threads off the caller's core, where the system often wakes them: both would
+        take turns there, for milliseconds, while another core idles."""
+        self._caller_core = core
+        others = os.sched_getaffinity(0) - {core}
+        try:
+            for thread in self._threads if others else ():
+                if thread.native_id is not None:
+                    os.sched_setaffinity(thread.native_id, others)
+        except OSError:  # not allowed here, or the thread is gone
+            pass
+
+    def _help(self) -> None:
+        place = address(self._last)
         while True:
-            self._jobs.get().help()
+            job: _Job | None = self._jobs.get()
+            while job is not None:
+                seen = int(self._last[0])
+                job.help()
+                job = self._next(place, seen)
+
+    def _next(self, place: int, seen: int) -> _Job | None:
+        """The next job, if it comes soon.
+
+        It is begun in the moment in which the caller, having taken the first task, has left Python
+        to others.
+        """
+        while True:
+            try:
+                return self._jobs.get_nowait()
+            except Empty:
+                if not wait_for_work(place, seen):
+                    return None
+                seen = int(self._last[0])
 
 
 _pool = _Pool()
@@ -127,12 +215,9 @@ def run(kernel: Any, tasks: int, *arguments: Any) -> None:
         tasks: how many there are.
         arguments: addresses and other numbers; the arrays live at least as long as the call.
     """
-    counter = np.zeros(1, np.int64)
-    arguments = (address(counter), tasks, *arguments)
     helpers = min(threads(), tasks) - 1
     if helpers < 1:
-        kernel(*arguments)
+        counter = np.zeros(1, np.int64)
+        kernel(address(counter), tasks, *arguments)
         return
-    job = _Job(kernel, arguments)
-    _pool.offer(job, helpers)
-    job.finish()
+    _pool.work(kernel, tasks, arguments, helpers)
