@@ -64,6 +64,7 @@ __all__ = [
     "set_seed",
     "tensor",
     "use_backend",
+    "utils",
     "viz",
     "warmup",
     "zoo",
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
         ops,
         optimizers,
         regularizers,
+        utils,
         viz,
         zoo,
     )

@@ -91,6 +91,8 @@ _registry.register(L2)
 _registry.register(L1L2, "l1_l2", "l1l2")
 
 register = _registry.register
+l1, l2, l1_l2 = L1, L2, L1L2
+"""Keras's other names."""
 
 
 def get(

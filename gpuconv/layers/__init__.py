@@ -49,7 +49,22 @@ from gpuconv.layers.global_pooling import (
 from gpuconv.layers.group_norm import GroupNormalization
 from gpuconv.layers.input import Input, InputLayer
 from gpuconv.layers.layer_norm import LayerNormalization
-from gpuconv.layers.merging import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
+from gpuconv.layers.merging import (
+    Add,
+    Average,
+    Concatenate,
+    Maximum,
+    Minimum,
+    Multiply,
+    Subtract,
+    add,
+    average,
+    concatenate,
+    maximum,
+    minimum,
+    multiply,
+    subtract,
+)
 from gpuconv.layers.padding import ZeroPadding1D, ZeroPadding2D, ZeroPadding3D
 from gpuconv.layers.pooling import (
     AveragePooling1D,
@@ -172,9 +187,16 @@ __all__ = [
     "ZeroPadding1D",
     "ZeroPadding2D",
     "ZeroPadding3D",
+    "add",
+    "average",
+    "concatenate",
     "deserialize",
+    "maximum",
+    "minimum",
+    "multiply",
     "register",
     "serialize",
+    "subtract",
 ]
 
 for _cls in (

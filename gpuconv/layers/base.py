@@ -357,6 +357,11 @@ class Layer(Configurable):
         return [p for p in self.parameters if p.trainable]
 
     @property
+    def trainable_weights(self) -> list[Parameter]:
+        """Keras's word for :attr:`trainable_parameters`."""
+        return self.trainable_parameters
+
+    @property
     def trainable(self) -> bool:
         """Whether the layer learns; setting it reaches every layer inside, at once."""
         return self._trainable

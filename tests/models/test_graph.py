@@ -98,6 +98,28 @@ def test_operators_are_layers() -> None:
     np.testing.assert_allclose(model([x, y]), x * x - y * y, atol=1e-6)
 
 
+def test_functions_that_keras_has_for_merging() -> None:
+    a, b = gc.Input((4,)), gc.Input((4,))
+    model = gc.Model(
+        [a, b],
+        [
+            layers.add([a, b]),
+            layers.subtract([a, b]),
+            layers.multiply([a, b]),
+            layers.average([a, b]),
+            layers.maximum([a, b]),
+            layers.minimum([a, b]),
+            layers.concatenate([a, b], name="side_by_side"),
+        ],
+    )
+    x, y = (uniform((3, 4), key).astype("float32") for key in (1, 2))
+    both = np.concatenate([x, y], -1)
+    expected = [x + y, x - y, x * y, (x + y) / 2, np.maximum(x, y), np.minimum(x, y), both]
+    for ours, theirs in zip(model([x, y]), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    assert model.layers[-1].name == "side_by_side"
+
+
 def test_what_does_not_hang_together_is_refused() -> None:
     a, b = gc.Input((4,), name="left"), gc.Input((4,), name="right")
     with pytest.raises(InvalidArgumentError, match="needs right, which the inputs do not lead to"):
