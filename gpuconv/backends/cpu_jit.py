@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gpuconv.backends import cpu_probe
+from gpuconv.backends import cpu_probe, cpu_products
 from gpuconv.backends.allocation import keep_freed_memory
 from gpuconv.backends.base import Array, Plan, Probe, Refusal
 from gpuconv.backends.cpu_jit_plans import choose_way
@@ -140,9 +140,18 @@ class CpuJit(CpuNumpy):
     def dense(
         self, x: Array, w: Array, bias: Array | None, activation: Activation | None = None
     ) -> Array:
-        y = np.matmul(x, w)
-        _finish(y, bias, activation)
+        relu = activation is not None and activation.kind == "relu"
+        y = cpu_products.dense(x, w, bias, relu) if x.dtype == w.dtype else None
+        if y is None:
+            y = np.matmul(x, w)
+            _finish(y, bias, activation)
+        elif not relu:
+            _finish(y, None, activation)
         return y
+
+    def gemm(self, a: Array, b: Array) -> Array:
+        y = cpu_products.gemm(a, b)
+        return np.matmul(a, b) if y is None else y
 
     # --- element-wise ----------------------------------------------------------------
 
