@@ -2,44 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from gpuconv import data, zoo
+from gpuconv import zoo
+from gpuconv.data.named import OFFICIAL, Images, digits
 from gpuconv.errors import InvalidArgumentError
 from gpuconv.layers import Input, Rescaling
 from gpuconv.models import Model, Sequential
-
-Array = np.ndarray[Any, Any]
-Split = tuple[Array, Array]
-
-
-@dataclass(frozen=True)
-class Images:
-    """A data set: images (N, H, W, C) and labels (N,).
-
-    Attributes:
-        train, test: images and labels.
-        largest: value of full ink or light.
-        names: of the classes; None: their numbers.
-    """
-
-    train: Split
-    test: Split
-    largest: float
-    names: Sequence[str] | None = None
-
-    @property
-    def classes(self) -> int:
-        """How many there are."""
-        return int(self.train[1].max()) + 1
-
-    def name(self, label: int) -> str:
-        """What a label means."""
-        return str(label) if self.names is None else self.names[label]
 
 
 def _digits(path: str | None) -> Images:
@@ -47,36 +17,12 @@ def _digits(path: str | None) -> Images:
         raise InvalidArgumentError(
             f"the digits come with the package, so --data-path has no meaning. Received: {path}"
         )
-    return Images(*data.load_digits(), largest=16.0)
-
-
-def _mnist(path: str | None) -> Images:
-    return _official(data.load_mnist(path))
-
-
-def _fashion_mnist(path: str | None) -> Images:
-    return _official(data.load_fashion_mnist(path), data.FASHION_MNIST_NAMES)
-
-
-def _cifar10(path: str | None) -> Images:
-    return _official(data.load_cifar10(path), data.CIFAR10_NAMES)
-
-
-def _cifar100(path: str | None) -> Images:
-    return _official(data.load_cifar100(path))
-
-
-def _official(splits: tuple[Split, Split], names: Sequence[str] | None = None) -> Images:
-    train, test = ((x if x.ndim == 4 else x[..., np.newaxis], y.reshape(-1)) for x, y in splits)
-    return Images(train, test, 255.0, names)
+    return digits()
 
 
 DATA: dict[str, Callable[[str | None], Images]] = {
     "digits": _digits,
-    "mnist": _mnist,
-    "fashion_mnist": _fashion_mnist,
-    "cifar10": _cifar10,
-    "cifar100": _cifar100,
+    **{name: official.images for name, official in OFFICIAL.items()},
 }
 """By name: from a folder or archive, None for the package or a download, to the images."""
 

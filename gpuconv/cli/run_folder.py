@@ -16,9 +16,9 @@ from typing import Any
 from gpuconv.callbacks import BackupAndRestore, History
 from gpuconv.errors import InvalidArgumentError
 from gpuconv.io import atomic_path
-
-MODEL, HISTORY, SETTINGS = "model.safetensors", "history.csv", "run.json"
-CURVES, MISTAKES = "curves.png", "misclassified.png"
+from gpuconv.io.run_files import CURVES as CURVES
+from gpuconv.io.run_files import HISTORY, MODEL, SETTINGS
+from gpuconv.io.run_files import MISTAKES as MISTAKES
 
 
 def new_folder(out: str | None, data: str) -> Path:

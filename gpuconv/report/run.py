@@ -12,9 +12,8 @@ from typing import Any
 
 from gpuconv.errors import FileFormatError, InvalidArgumentError
 from gpuconv.io import read_model_file
+from gpuconv.io.run_files import HISTORY, MODEL, SETTINGS
 from gpuconv.models import Model, load_model
-
-MODEL, HISTORY, SETTINGS = "model.safetensors", "history.csv", "run.json"
 
 
 @dataclass(frozen=True)
