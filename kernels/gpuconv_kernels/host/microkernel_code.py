@@ -35,8 +35,15 @@ class _MicroKernel:
     """Of the cache that they are fetched into: 3 for L1, 2 for L2."""
 
     def __init__(
-        self, dtype: str, host: Host, rows: int, vectors: int, builder: ir.IRBuilder
+        self,
+        dtype: str,
+        host: Host,
+        rows: int,
+        vectors: int,
+        builder: ir.IRBuilder,
+        arguments: Sequence[ir.Value],
     ) -> None:
+        self.vector_bytes = host.vector_bytes
         self.rows, self.vectors = rows, vectors
         self.number, self.itemsize = REAL[dtype], ITEMSIZE[dtype]
         self.lanes = host.lanes(dtype)
@@ -45,6 +52,11 @@ class _MicroKernel:
         self.builder = builder
         suffix = f"v{self.lanes}f{8 * self.itemsize}"
         self.multiply_add = self._declare(f"llvm.fmuladd.{suffix}", self.vector, [self.vector] * 3)
+        self._emit(arguments)
+
+    def _emit(self, arguments: Sequence[ir.Value]) -> None:
+        """Emit the whole kernel, whose arguments these are."""
+        raise TypeError(f"{type(self).__name__} must define _emit")
 
     def _all_steps(
         self, rows: list[ir.Value], b_first: ir.Value, ahead: ir.Value, sums: Sums
@@ -157,6 +169,15 @@ class _MicroKernel:
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
         return b.shuffle_vector(first, undefined, lanes)
 
+    def _either(self, sums: Sums, from_block: ir.Block, others: Sums, from_other: ir.Block) -> Sums:
+        """The sums of the block from which this one was reached."""
+        result = {}
+        for cell, value in sums.items():
+            result[cell] = self.builder.phi(self.vector)
+            result[cell].add_incoming(value, from_block)
+            result[cell].add_incoming(others[cell], from_other)
+        return result
+
     def _carried(self, start: ir.Block, sums: Sums, first: ir.Value) -> tuple[ir.Value, Sums]:
         """A loop's counter and sums, as they come from the block before it."""
         b = self.builder
@@ -180,22 +201,13 @@ class PixelKernel(_MicroKernel):
 
     lines, nearness = 1, 3
 
-    def __init__(
-        self,
-        dtype: str,
-        host: Host,
-        rows: int,
-        vectors: int,
-        builder: ir.IRBuilder,
-        arguments: Sequence[ir.Value],
-    ) -> None:
-        super().__init__(dtype, host, rows, vectors, builder)
+    def _emit(self, arguments: Sequence[ir.Value]) -> None:
         (
             self.a, self.order, self.segments, self.a_shift, self.ahead, self.b, self.steps,
             self.c, self.c_shift, self.bias, self.accumulate, self.finish,
         ) = arguments  # fmt: skip
         self.a_next, self.ahead_next = self._int(self.itemsize), self._int(LINE)
-        self.b_next = self._int(vectors * host.vector_bytes)
+        self.b_next = self._int(self.vectors * self.vector_bytes)
         self._store(self._finished(self._all_segments(self._begin())))
 
     def _begin(self) -> Sums:
@@ -212,11 +224,7 @@ class PixelKernel(_MicroKernel):
         self._fetch_results()
         b.branch(begun)
         b.position_at_end(begun)
-        sums = {cell: b.phi(self.vector) for cell in self.cells}
-        for (m, n), phi in sums.items():
-            phi.add_incoming(results[m, n], go_on)
-            phi.add_incoming(bias[n], fresh)
-        return sums
+        return self._either(results, go_on, {(m, n): bias[n] for m, n in self.cells}, fresh)
 
     def _all_segments(self, sums: Sums) -> Sums:
         b = self.builder
@@ -259,12 +267,7 @@ class PixelKernel(_MicroKernel):
             positive[cell] = b.select(negative, self._zeros(), value)
         b.branch(store)
         b.position_at_end(store)
-        result = {}
-        for cell, value in sums.items():
-            result[cell] = b.phi(self.vector)
-            result[cell].add_incoming(value, start)
-            result[cell].add_incoming(positive[cell], relu)
-        return result
+        return self._either(sums, start, positive, relu)
 
 
 class ChannelKernel(_MicroKernel):
@@ -272,22 +275,13 @@ class ChannelKernel(_MicroKernel):
 
     lines, nearness = UNROLLED, 2
 
-    def __init__(
-        self,
-        dtype: str,
-        host: Host,
-        rows: int,
-        vectors: int,
-        builder: ir.IRBuilder,
-        arguments: Sequence[ir.Value],
-    ) -> None:
-        super().__init__(dtype, host, rows, vectors, builder)
+    def _emit(self, arguments: Sequence[ir.Value]) -> None:
         (
             self.a, self.a_next, self.ahead, self.ahead_next, self.b, self.b_next, self.steps,
             self.c, self.c_shift, self.accumulate, *_,
         ) = arguments  # fmt: skip
         self._fetch_results()
-        of_a = [builder.add(self.a, self._int(m * self.itemsize)) for m in range(rows)]
+        of_a = [self.builder.add(self.a, self._int(m * self.itemsize)) for m in range(self.rows)]
         sums = self._all_steps(of_a, self.b, self.ahead, dict.fromkeys(self.cells, self._zeros()))
         self._store(self._added(sums))
 
@@ -301,9 +295,4 @@ class ChannelKernel(_MicroKernel):
         total = {(m, n): b.fadd(self._load(rows[m], n), sums[m, n]) for m, n in self.cells}
         b.branch(store)
         b.position_at_end(store)
-        result = {}
-        for cell, value in sums.items():
-            result[cell] = b.phi(self.vector)
-            result[cell].add_incoming(value, start)
-            result[cell].add_incoming(total[cell], add)
-        return result
+        return self._either(sums, start, total, add)
