@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuconv.backends import registry
-from gpuconv.benchmarks import gpu_parts, machine
+from gpuconv.benchmarks import machine
 from gpuconv.io import atomic_path
 
 OK, FAILED, TOO_LONG, SKIPPED, NOT_REACHED = "ok", "FAILED", "too long", "skipped", "not reached"
@@ -227,7 +227,3 @@ def _keep(out: Path, result: dict[str, Any], answers: Sequence[Answer]) -> None:
             lines += ["", f"--- {answer.name}, the end of what it said", answer.tail]
     with atomic_path(out / "gpu_check.txt") as path:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-PARTS = gpu_parts.PARTS
-"""Those that are functions of this package, by name."""

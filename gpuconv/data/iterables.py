@@ -69,6 +69,15 @@ class IterableBatches:
                 f"Received: {type(self.iterable).__name__} for {epochs} epochs"
             )
 
+    def skip_epochs(self, count: int) -> None:
+        """Leave out epochs that an earlier run has seen, where the iterable counts them.
+
+        A :class:`~gpuconv.data.Dataset` does: each of its epochs has an order of its own.
+        """
+        skip = getattr(self.iterable, "skip_epochs", None)
+        if skip is not None and self.steps_per_epoch is None:
+            skip(count)
+
     def epoch(self, permutation: np.ndarray[Any, Any] | None = None) -> Iterator[Batch]:
         """Yield the batches of one epoch.
 

@@ -16,7 +16,6 @@ from gpuconv.callbacks.history import History
 from gpuconv.callbacks.progress import progress_callback
 from gpuconv.data import ArrayBatches, Batches, IterableBatches, make_batches, split_validation
 from gpuconv.data.batches import Batch
-from gpuconv.data.dataset import Dataset
 from gpuconv.data.sources import read_rows, row_count
 from gpuconv.data.staging import on_device
 from gpuconv.dispatch import without_tuning
@@ -96,10 +95,8 @@ class Fit:
         try:
             self.callbacks.call("on_train_begin", {})
             first, batches_done = self.model.resume_at or (self.initial_epoch, 0)
-            data = getattr(self.batches, "iterable", None)
-            by_epochs = getattr(self.batches, "steps_per_epoch", None) is None
-            if isinstance(data, Dataset) and by_epochs:
-                data.skip_epochs(first - self.initial_epoch)  # the orders that were seen before
+            if isinstance(self.batches, IterableBatches):
+                self.batches.skip_epochs(first - self.initial_epoch)
             for epoch in range(first, self.epochs):
                 if self.model.stop_training or self.batches.exhausted:
                     break
@@ -183,7 +180,7 @@ def predict(model: Model, batches: Batches, verbose: Any, callbacks: Any) -> Any
         whole = WholeBatches()
         for number, batch in enumerate(staged(model, batches.epoch())):
             with whole.tuning(batch):
-                outputs.append(_on_host(model.infer_batch(batch[0])))
+                outputs.append(on_host(model.infer_batch(batch[0])))
             listeners.call("on_predict_batch_end", number, {})
     finally:
         listeners.finish("on_predict_end", {})
@@ -192,7 +189,8 @@ def predict(model: Model, batches: Batches, verbose: Any, callbacks: Any) -> Any
     return np.concatenate(outputs)
 
 
-def _on_host(outputs: Any) -> Any:
+def on_host(outputs: Any) -> Any:
+    """Bring a model's output, or the list of them, to the host."""
     return [to_numpy(o) for o in outputs] if isinstance(outputs, list) else to_numpy(outputs)
 
 

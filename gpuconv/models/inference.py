@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv import activations
-from gpuconv.backends.arrays import array_module, to_device, to_numpy
+from gpuconv.backends.arrays import array_module, to_numpy
 from gpuconv.errors import NotBuiltError
 from gpuconv.layers.activated import Biased
 from gpuconv.layers.activation import Activation, ReLU
@@ -155,8 +155,5 @@ def _fold(twin: Biased, norm: BatchNormalization) -> bool:
         twin.add_bias(scale.size)
     assert twin.bias is not None
     for target, value in ((kernel.value, weights), (twin.bias.value, offset)):
-        xp = array_module(target)
-        target[...] = (
-            to_device(value.astype(target.dtype.name), "cpu") if xp is np else xp.asarray(value)
-        )
+        target[...] = array_module(target).asarray(value, dtype=target.dtype)
     return True

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpuconv import losses, metrics, optimizers
-from gpuconv.backends.arrays import to_device, to_numpy
+from gpuconv.backends.arrays import to_device
 from gpuconv.backends.base import Array
 from gpuconv.backends.selection import resolve_device
 from gpuconv.callbacks.history import History
@@ -436,9 +436,10 @@ class Model(Layer):
 
     def predict_on_batch(self, x: Any) -> Any:
         """Return the outputs for one batch as a NumPy array; a list for several outputs."""
+        from gpuconv.models.fitting import on_host
+
         (batch,) = make_batches(x, None, None, 2**62, targets=False).epoch()
-        y = self.infer_batch(batch[0])
-        return [to_numpy(part) for part in y] if isinstance(y, list) else to_numpy(y)
+        return on_host(self.infer_batch(batch[0]))
 
     def infer_batch(self, x: Any) -> Array:
         """Return the outputs for one batch, on the device."""

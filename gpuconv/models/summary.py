@@ -29,16 +29,17 @@ def summary_text(model: Model, line_length: int | None, style: str) -> str:
             f"{model.name} has no shapes yet: give the first layer an input_shape, call "
             f"build((None, ...)), or call the model on data first"
         )
-    rows = _rows(model)
+    described = model.rows()
+    rows = _rows(described)
     totals = _totals(model)
     terminal = shutil.get_terminal_size((80, 24)).columns
     if style == "classic":
         return _classic(model, rows, totals, line_length or min(65, terminal))
-    return _table(model, rows, totals, line_length or terminal)
+    frozen = [_frozen(layer) for layer, _, _ in described]
+    return _table(model, rows, frozen, totals, line_length or terminal)
 
 
-def _rows(model: Model) -> list[Row]:
-    described = model.rows()
+def _rows(described: list[tuple[Layer, Any, list[str]]]) -> list[Row]:
     branches = any(sources for _, _, sources in described)
     rows: list[Row] = []
     for layer, shape, sources in described:
@@ -87,7 +88,13 @@ def _total_lines(totals: list[tuple[str, int, int]], width: int) -> list[str]:
     return lines
 
 
-def _table(model: Model, rows: list[Row], totals: list[tuple[str, int, int]], width: int) -> str:
+def _table(
+    model: Model,
+    rows: list[Row],
+    frozen: list[bool],
+    totals: list[tuple[str, int, int]],
+    width: int,
+) -> str:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -98,8 +105,8 @@ def _table(model: Model, rows: list[Row], totals: list[tuple[str, int, int]], wi
     table.add_column("Params", justify="right", overflow="fold")
     if len(rows[0]) > 3:
         table.add_column("Connected to", overflow="fold")
-    for row, (layer, _, _) in zip(rows, model.rows(), strict=True):
-        table.add_row(*map(_escape, row), style="dim" if _frozen(layer) else None)
+    for row, at_rest in zip(rows, frozen, strict=True):
+        table.add_row(*map(_escape, row), style="dim" if at_rest else None)
     out = io.StringIO()
     console = Console(file=out, width=max(width, 24), color_system=None, highlight=False)
     console.print(f'Model: "{model.name}"')
