@@ -7,7 +7,6 @@ that nothing but the arithmetic takes time.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,10 +29,9 @@ def fma_rate() -> float | None:
 
 
 @functools.cache
-def _kernel() -> tuple[Callable[..., Any], int, int]:
+def _kernel() -> tuple[Any, int, int]:
     """Return the kernel, and rows and columns of its sums."""
-    import numba
-
+    from gpuconv_kernels.host.kernel import Kernel
     from gpuconv_kernels.host.microkernel import most_vectors, multiply, pixel_kernel, rows_for
     from gpuconv_kernels.host.parallel import take
     from gpuconv_kernels.host.target import host
@@ -51,7 +49,7 @@ def _kernel() -> tuple[Callable[..., Any], int, int]:
                 multiply(kernel, a, order, 1, 0, a, b, STEPS, c, 0, bias, call, 0)
             task = take(counter)
 
-    return numba.njit(nogil=True)(multiply_add), rows, vectors * of.lanes("float32")
+    return Kernel(multiply_add, CALLS, STEPS), rows, vectors * of.lanes("float32")
 
 
 def _measure() -> float:

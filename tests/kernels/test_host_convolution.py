@@ -11,7 +11,7 @@ import pytest
 from gpuconv.geometry import ConvGeometry, resolve_padding
 from gpuconv.testing import assert_close, assert_exact, reference
 from gpuconv.testing.cases import CONV_CASES, ConvCase, generator, small_integers
-from gpuconv_kernels.host import direct, few_channels, parallel, weight_gradient
+from gpuconv_kernels.host import direct, few_channels, weight_gradient
 from gpuconv_kernels.host.target import Host
 from gpuconv_kernels.threads import set_threads
 
@@ -246,18 +246,3 @@ def test_the_workspace_is_what_is_stated(monkeypatch):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak <= weight_gradient.workspace_bytes(g, "float32") + 16 * 1024
-
-
-def test_an_error_in_a_helper_reaches_the_caller():
-    main, arrived = threading.current_thread(), threading.Event()
-
-    def kernel(counter: int, tasks: int) -> None:
-        if threading.current_thread() is main:
-            arrived.wait(10)
-        else:
-            arrived.set()
-            raise RuntimeError("from a helper")
-
-    set_threads(2)
-    with pytest.raises(RuntimeError, match="from a helper"):
-        parallel.run(kernel, 2)

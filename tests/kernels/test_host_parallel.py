@@ -1,6 +1,7 @@
 """Sharing tasks among threads: each once, from any number of callers, after fork too."""
 
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from gpuconv_kernels import threads
-from gpuconv_kernels.host import parallel, spinning, target
+from gpuconv_kernels.host import parallel, spinning
+from gpuconv_kernels.host.kernel import Kernel, Words
 from gpuconv_kernels.host.memory import address, view
 
 
@@ -31,7 +33,7 @@ def counting():
                 marks[task] += 1
             task = parallel.take(counter)
 
-    return target.compiled(count)
+    return Kernel(count)
 
 
 COUNT = counting()
@@ -87,17 +89,83 @@ def test_threads_keep_off_the_callers_core(monkeypatch):
     assert os.sched_getaffinity(0) == allowed  # the caller's own is not touched
 
 
-def test_waiting_ends():
-    word = np.array([3, 0], np.int64)
-    counter = np.zeros(1, np.int64)
-    word[1] = address(counter)
-    assert not spinning.wait_for_work(address(word), 3)  # nothing new
-    assert not spinning.wait_for_work(address(word), 2)  # new, but nobody has begun
-    counter[0] = 1
-    assert spinning.wait_for_work(address(word), 2)
-    assert not spinning.wait_for_zero(address(counter))
-    counter[0] = 0
-    assert spinning.wait_for_zero(address(counter))
+def test_attending_ends_and_works_on_open_jobs_only():
+    place = aligned(spinning.PLACE_BYTES)
+    words, done = Words(), np.zeros(5, np.int64)
+    code = COUNT.prepare(words, 5, (address(done), 1))
+    number, seats, code_word = (
+        place[at // 8 :] for at in (spinning.OPEN, spinning.SEATS, spinning.CODE)
+    )
+    code_word[:2] = code, words.address
+    assert spinning.attend(address(place), 6) == 6  # none is open
+    number[0] = 7
+    assert spinning.attend(address(place), 7) == 7  # one that it knows
+    assert spinning.attend(address(place), 6) == 7  # one that wants nobody
+    assert not done.any()
+    seats[0] = 1
+    assert spinning.attend(address(place), 6) == 7
+    assert (done == 1).all()
+    assert not place[spinning.INSIDE // 8]
+
+
+def test_the_caller_waits_for_who_is_inside():
+    place, done = aligned(spinning.PLACE_BYTES), np.zeros(1, np.int64)
+    words, inside = Words(), place[spinning.INSIDE // 8 :]
+    code = COUNT.prepare(words, 1, (address(done), 1))
+    inside[0] = 1
+    caller = threading.Thread(
+        target=spinning.share, args=(address(place), 1, 1, code, words.address)
+    )
+    caller.start()
+    caller.join(0.05)
+    assert caller.is_alive()
+    assert done[0] == 1
+    inside[0] = 0
+    caller.join(10)
+    assert not caller.is_alive()
+    assert not place[spinning.OPEN // 8]
+
+
+def aligned(count):
+    room = np.zeros(count // 8 + 8, np.int64)
+    return room[-address(room) % 64 // 8 :]
+
+
+def test_a_kernel_that_finds_no_memory():
+    def allocate(counter, tasks, count, of):
+        task = parallel.take(counter)
+        while task < tasks:
+            room = np.empty(count if task == of[1] else 1, np.int64)
+            room[0] = task
+            task = parallel.take(counter)
+
+    kernel = Kernel(allocate)
+    parallel.run(kernel, 8, 1, (0, 3))
+    for _ in range(20):
+        with pytest.raises(MemoryError, match="not whole"):
+            parallel.run(kernel, 8, 2**59, (0, 3))
+        parallel.run(kernel, 8, 2**59, (0, 9))  # words are clean again
+
+
+def test_numbers_of_every_kind():
+    reals, integers = view("float64"), view("int64")
+
+    def write(counter, tasks, first, real, pair, results, wholes):
+        for task in range(tasks):
+            reals(results, tasks)[task] = first * real
+        integers(wholes, 2)[0] = pair[0]
+        integers(wholes, 2)[1] = pair[1]
+
+    results, wholes = np.zeros(2), np.zeros(2, np.int64)
+    kernel = Kernel(write)
+    arguments = (True, 2.5, (np.int64(-3), 2**40), address(results), address(wholes))
+    parallel.run(kernel, 2, *arguments)
+    assert results.tolist() == [2.5, 2.5]
+    assert wholes.tolist() == [-3, 2**40]
+    with pytest.raises(struct.error):  # another number of arguments than before
+        parallel.run(kernel, 2, *arguments, 1)
+    with pytest.raises(ValueError, match=r"at most 118 numbers\. Received: 200"):
+        parallel.run(Kernel(write), 2, tuple(range(200)))
 
 
 PROGRAM = """

@@ -22,10 +22,11 @@ from typing import Any, Final
 import numpy as np
 
 from gpuconv_kernels.array.functions import SELU_ALPHA, SELU_SCALE
+from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import fold_of, name_of, repeated
-from gpuconv_kernels.host.target import ITEMSIZE, compiled, inlined
+from gpuconv_kernels.host.target import ITEMSIZE, inlined
 
 Array = Any
 
@@ -94,7 +95,7 @@ def _run_flat(kernel: Any, size: int, *arguments: Any) -> None:
 @functools.cache
 def unary(dtype: str, kind: str) -> Any:
     """Return the compiled kernel that applies a function."""
-    return compiled(define_unary(dtype, kind), dtype, kind)
+    return Kernel(define_unary(dtype, kind), dtype, kind)
 
 
 def define_unary(dtype: str, kind: str) -> Callable[..., None]:
@@ -119,7 +120,7 @@ def define_unary(dtype: str, kind: str) -> Callable[..., None]:
 @functools.cache
 def binary(dtype: str, kind: str) -> Any:
     """Return the compiled kernel that applies a derivative."""
-    return compiled(define_binary(dtype, kind), dtype, kind)
+    return Kernel(define_binary(dtype, kind), dtype, kind)
 
 
 def define_binary(dtype: str, kind: str) -> Callable[..., None]:
@@ -145,7 +146,7 @@ def define_binary(dtype: str, kind: str) -> Callable[..., None]:
 @functools.cache
 def biased(dtype: str, kind: str | None) -> Any:
     """Return the compiled kernel that adds a bias and applies a function."""
-    return compiled(define_biased(dtype, kind), dtype, kind)
+    return Kernel(define_biased(dtype, kind), dtype, kind)
 
 
 def define_biased(dtype: str, kind: str | None) -> Callable[..., None]:

@@ -30,7 +30,8 @@ from gpuconv_kernels.host.boxes import (
     windows,
     windows_around,
 )
-from gpuconv_kernels.host.target import compiled, host
+from gpuconv_kernels.host.kernel import Kernel
+from gpuconv_kernels.host.target import host
 from gpuconv_kernels.host.vectors import Emitter, Width
 
 Array = Any
@@ -77,13 +78,13 @@ def _shares(g: Any, dtype: Any) -> Array:
 @functools.cache
 def forward(dtype: str, width: Width) -> Any:
     """Return the compiled kernel."""
-    return compiled(define(dtype, width, _emit_forward), "avg", dtype, width)
+    return Kernel(define(dtype, width, _emit_forward), "avg", dtype, width)
 
 
 @functools.cache
 def backward(dtype: str, width: Width) -> Any:
     """Return the compiled kernel."""
-    return compiled(define(dtype, width, _emit_backward), "avg backward", dtype, width)
+    return Kernel(define(dtype, width, _emit_backward), "avg backward", dtype, width)
 
 
 def _emit_forward(e: Emitter, box: Box) -> None:

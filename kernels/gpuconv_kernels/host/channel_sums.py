@@ -32,10 +32,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import fold_of, name_of
-from gpuconv_kernels.host.target import ITEMSIZE, compiled, inlined
+from gpuconv_kernels.host.target import ITEMSIZE, inlined
 
 Array = Any
 
@@ -67,7 +68,9 @@ def moments(x: Array, mean: Array, variance: Array) -> None:
     """
     partial, of_a_task = _partial_sums(DEVIATIONS, x)
     rows = math.prod(x.shape[:-1])
-    joined(name_of(x.dtype))(
+    run(
+        joined(name_of(x.dtype)),
+        1,
         address(partial),
         len(partial),
         rows,
@@ -119,7 +122,7 @@ _NUMBERS = {PLAIN: 1, DEVIATIONS: 3, PRODUCTS: 2}
 @functools.cache
 def sums(dtype: str, kind: str) -> Any:
     """Return the compiled kernel."""
-    return compiled(define(dtype, kind), dtype, kind)
+    return Kernel(define(dtype, kind), dtype, kind)
 
 
 def define(dtype: str, kind: str) -> Callable[..., None]:
@@ -229,28 +232,32 @@ def _add_row(dtype: str, kind: str) -> Any:
 
 @functools.cache
 def joined(dtype: str) -> Any:
-    """Return the compiled function that makes mean and variance of the sums of all tasks."""
-    return compiled(define_joined(dtype), dtype)
+    """Return the kernel, of one task, that makes mean and variance of the sums of all parts."""
+    return Kernel(define_joined(dtype), dtype)
 
 
 def define_joined(dtype: str) -> Callable[..., None]:
-    """Return the function as a plain one; see :func:`joined`."""
+    """Return the kernel as a plain function; see :func:`joined`."""
     array = view(dtype)
 
-    def join(partial, tasks, rows, of_a_task, channels, mean, variance):  # type: ignore[no-untyped-def]
+    def join(  # type: ignore[no-untyped-def]
+        counter, tasks, partial, parts, rows, of_a_part, channels, mean, variance,
+    ):  # fmt: skip
+        if take(counter) >= tasks:
+            return
         total = max(rows, 1)
         means, variances = array(mean, channels), array(variance, channels)
         centre, spread = np.zeros(channels), np.zeros(channels)
-        for task in range(tasks):
-            n = max(min(of_a_task, rows - task * of_a_task), 1)
-            begin = partial + task * 3 * channels * 8
+        for part in range(parts):
+            n = max(min(of_a_part, rows - part * of_a_part), 1)
+            begin = partial + part * 3 * channels * 8
             first, sums = _wide(begin, channels), _wide(begin + 8 * channels, channels)
             for c in range(channels):
-                first[c] += sums[c] / n  # the task's mean
+                first[c] += sums[c] / n  # the part's mean
                 centre[c] += first[c] * (n / total)
-        for task in range(tasks):
-            n = max(min(of_a_task, rows - task * of_a_task), 1)
-            begin = partial + task * 3 * channels * 8
+        for part in range(parts):
+            n = max(min(of_a_part, rows - part * of_a_part), 1)
+            begin = partial + part * 3 * channels * 8
             first, sums = _wide(begin, channels), _wide(begin + 8 * channels, channels)
             squares = _wide(begin + 16 * channels, channels)
             for c in range(channels):

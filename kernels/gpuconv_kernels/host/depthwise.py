@@ -40,11 +40,12 @@ from numba.extending import intrinsic
 
 from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host.depthwise_weights import MOST_TAPS, conv_backward_weight
+from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view, zeros
 from gpuconv_kernels.host.microkernel import RELU
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.sources import sources
-from gpuconv_kernels.host.target import ITEMSIZE, Host, compiled, host
+from gpuconv_kernels.host.target import ITEMSIZE, Host, host
 from gpuconv_kernels.host.vectors import Emitter, Width, even, width_for
 
 __all__ = ["conv_backward_input", "conv_backward_weight", "conv_forward"]
@@ -187,7 +188,7 @@ def _plan(g: Any, dtype: Any, backward: bool, of: Host) -> Plan:
 
 @functools.cache
 def _kernel(dtype: str, width: Width, joined: int, spread: bool) -> Any:
-    return compiled(define(dtype, width, joined, spread), dtype, width, joined, spread)
+    return Kernel(define(dtype, width, joined, spread), dtype, width, joined, spread)
 
 
 def define(dtype: str, width: Width, joined: int, spread: bool) -> Callable[..., None]:

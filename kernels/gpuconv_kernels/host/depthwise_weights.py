@@ -30,10 +30,11 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.device.spatial import three
+from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view, zeros
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.sources import sources
-from gpuconv_kernels.host.target import ITEMSIZE, Host, compiled, host
+from gpuconv_kernels.host.target import ITEMSIZE, Host, host
 from gpuconv_kernels.host.vectors import Emitter, Width, even, width_for
 
 Array = Any
@@ -166,7 +167,7 @@ def _forwards(x: Array) -> Array:
 
 @functools.cache
 def _kernel(dtype: str, width: Width, taps: int, lines: int, spread: bool) -> Any:
-    return compiled(define(dtype, width, taps, lines, spread), dtype, width, taps, lines, spread)
+    return Kernel(define(dtype, width, taps, lines, spread), dtype, width, taps, lines, spread)
 
 
 def define(

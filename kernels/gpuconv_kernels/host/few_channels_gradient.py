@@ -31,11 +31,12 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.device.spatial import three
+from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, copy, zeros
 from gpuconv_kernels.host.microkernel import multiply, pixel_kernel, rows_for, vectors_for
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import name_of
-from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, compiled, host
+from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, host
 from gpuconv_kernels.host.vectors import SHORT, Emitter, Width
 from gpuconv_kernels.threads import threads
 
@@ -115,7 +116,7 @@ def conv_backward_input(dy: Array, w: Array, dx: Array, geometry: Any) -> None:
 
 @functools.cache
 def _kernel(dtype: str, host: Host) -> Any:
-    return compiled(define(dtype, host), dtype, host)
+    return Kernel(define(dtype, host), dtype, host)
 
 
 def define(dtype: str, host: Host) -> Callable[..., None]:

@@ -31,7 +31,8 @@ from gpuconv_kernels.host.boxes import (
     windows,
     windows_around,
 )
-from gpuconv_kernels.host.target import INT, compiled, host
+from gpuconv_kernels.host.kernel import Kernel
+from gpuconv_kernels.host.target import INT, host
 from gpuconv_kernels.host.vectors import SHORT, Emitter, Width
 
 Array = Any
@@ -70,13 +71,13 @@ def max_pool_backward(dy: Array, indices: Array, geometry: Any) -> Array:
 def forward(with_indices: bool, wide: bool, dtype: str, width: Width) -> Any:
     """Return the compiled kernel; ``wide`` indices have 64 bits in registers, too."""
     emit = functools.partial(_emit_forward, with_indices, wide)
-    return compiled(define(dtype, width, emit), "max", with_indices, wide, dtype, width)
+    return Kernel(define(dtype, width, emit), "max", with_indices, wide, dtype, width)
 
 
 @functools.cache
 def backward(dtype: str, width: Width) -> Any:
     """Return the compiled kernel."""
-    return compiled(define(dtype, width, _emit_backward), "max backward", dtype, width)
+    return Kernel(define(dtype, width, _emit_backward), "max backward", dtype, width)
 
 
 def _emit_forward(with_indices: bool, wide: bool, e: Emitter, box: Box) -> None:

@@ -19,10 +19,11 @@ from typing import Any, Final
 import numpy as np
 
 from gpuconv_kernels.host.channel_sums import moments, parameter_sums, sum_channels
+from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import fold_of, name_of, repeated
-from gpuconv_kernels.host.target import ITEMSIZE, compiled
+from gpuconv_kernels.host.target import ITEMSIZE
 
 __all__ = ["by_channel", "covers", "moments", "normalize", "normalize_backward", "sum_channels"]
 
@@ -132,7 +133,7 @@ def _map(kind: str, result: Array, sources: tuple[Array, ...], *vectors: Array |
 @functools.cache
 def mapping(dtype: str, kind: str) -> Any:
     """Return the compiled kernel; ``kind`` is forward, backward or scale."""
-    return compiled(define(dtype, kind), dtype, kind)
+    return Kernel(define(dtype, kind), dtype, kind)
 
 
 def define(dtype: str, kind: str) -> Callable[..., None]:

@@ -10,9 +10,10 @@ left::
             ...
             task = take(counter)
 
-The caller always works itself, so a call never waits for a thread that is busy with the call of
-another Python thread: threads that come too late find nothing to do. What a task computes does not
-depend on who computes it, so the bits do not depend on the number of threads.
+The caller always works itself, so a call never waits for a thread that is busy elsewhere: threads
+that come too late find nothing to do. The pool serves one caller at a time; another Python thread
+that calls meanwhile works alone. What a task computes does not depend on who computes it, so the
+bits do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from gpuconv_kernels.host.kernel import Kernel, Words, check
 from gpuconv_kernels.host.memory import address
-from gpuconv_kernels.host.spinning import wait_for_work, wait_for_zero
-from gpuconv_kernels.host.target import INT
+from gpuconv_kernels.host.spinning import PLACE_BYTES, attend, share
+from gpuconv_kernels.host.target import INT, LINE
 from gpuconv_kernels.threads import threads
 
 
@@ -68,95 +69,75 @@ def _find_current_core() -> Callable[[], int]:
 current_core = _find_current_core()
 
 
-class _Job:
-    """One call of a kernel that threads share.
+class _Helper(threading.Thread):
+    """A thread that attends at a meeting place, and sleeps when no job has come for a while."""
 
-    Attributes:
-        words: two in memory that kernels and :mod:`spinning` read: the counter of its tasks, and
-            how many threads of the pool work on it.
-    """
+    def __init__(self, number: int, place: int) -> None:
+        super().__init__(name=f"gpuconv-{number}", daemon=True)
+        self._place = place
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._sleeps = False
 
-    def __init__(self, kernel: Any, words: Any, tasks: int, arguments: tuple[Any, ...]) -> None:
-        self._kernel, self.words = kernel, words
-        words[0] = words[1] = 0
-        self._arguments = (address(words), tasks, *arguments)
-        self._over = False
-        self._changed = threading.Condition(threading.Lock())
-        self._error: BaseException | None = None
+    def run(self) -> None:
+        last = 0
+        while True:
+            last = attend(self._place, last)
+            self._sleeps = True
+            self._bell.acquire()
 
-    def help(self) -> None:
-        """Work on it in a thread of the pool, unless it is over."""
-        with self._changed:
-            if self._over:
-                return
-            self.words[1] += 1
-        try:
-            self._kernel(*self._arguments)
-        except BaseException as error:
-            self._error = error
-        with self._changed:
-            self.words[1] -= 1
-            if not self.words[1]:
-                self._changed.notify()
+    def wake(self) -> None:
+        """Let it attend again if it sleeps; for one thread at a time.
 
-    def finish(self) -> None:
-        """Work on it in the caller's thread; return when everybody has finished."""
-        try:
-            self._kernel(*self._arguments)
-        finally:
-            with self._changed:
-                self._over = True
-                busy = self.words[1] > 0
-            if busy and not wait_for_zero(address(self.words) + 8):
-                with self._changed:
-                    while self.words[1]:
-                        self._changed.wait()
-        if self._error is not None:
-            raise self._error
+        One that falls asleep in this moment misses a job, which others do without it.
+        """
+        if self._sleeps:
+            self._sleeps = False
+            self._bell.release()
 
 
 class _Pool:
-    """Threads that wait for jobs; they are daemons, and made when they are first needed."""
+    """Helpers, made when they are first needed, and the place where they meet their caller."""
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[_Job] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
+        self._helpers: list[_Helper] = []
+        self._is_used = threading.Lock()
+        self._jobs = 0
         self._caller_core = -1
-        # The number of the last job, and the address of its counter: what waiting threads look at.
-        self._last = np.zeros(2, np.int64)
-        # Words for jobs, which are never freed: a thread may look at those of a job that is over.
-        self._words = [np.zeros(8, np.int64) for _ in range(64)]
+        self._memory = np.zeros(PLACE_BYTES + LINE, np.uint8)
+        self._place = -(-address(self._memory) // LINE) * LINE
+        self._words = [Words() for _ in range(8)]
 
-    def work(self, kernel: Any, tasks: int, arguments: tuple[Any, ...], helpers: int) -> None:
-        """Run a kernel in the caller's thread and in ``helpers`` others."""
+    def work(self, kernel: Kernel, tasks: int, arguments: tuple[Any, ...], helpers: int) -> None:
+        """Run a kernel in the caller's thread and, if they are free, in ``helpers`` others."""
         try:
             words = self._words.pop()
-        except IndexError:  # that many Python threads, or jobs of jobs
-            words = np.zeros(8, np.int64)
-        job = _Job(kernel, words, tasks, arguments)
-        self._offer(job, helpers)
-        try:
-            job.finish()
-        finally:
-            self._words.append(words)
+        except IndexError:  # that many Python threads
+            words = Words()
+        code = kernel.prepare(words, tasks, arguments)
+        if helpers > 0 and self._is_used.acquire(blocking=False):
+            try:
+                self._wake(helpers)
+                self._jobs += 1
+                share(self._place, self._jobs, helpers, code, words.address)
+            finally:
+                self._is_used.release()
+        else:
+            share(self._place, 0, 0, code, words.address)
+        check(words)
+        self._words.append(words)
 
-    def _offer(self, job: _Job, helpers: int) -> None:
-        if len(self._threads) < helpers:
-            with self._lock:
-                while len(self._threads) < helpers:
-                    name = f"gpuconv-{len(self._threads) + 1}"
-                    thread = threading.Thread(target=self._help, name=name, daemon=True)
-                    thread.start()
-                    self._threads.append(thread)
-                self._caller_core = -1
+    def _wake(self, helpers: int) -> None:
+        while len(self._helpers) < helpers:
+            helper = _Helper(len(self._helpers) + 1, self._place)
+            helper.start()
+            self._helpers.append(helper)
+            self._caller_core = -1
         core = current_core()
         if core != self._caller_core:
             self._keep_away_from(core)
-        for _ in range(helpers):
-            self._jobs.put(job)
-        self._last[1] = address(job.words)
-        self._last[0] += 1
+        for helper in self._helpers[:helpers]:
+            helper.wake()
 
     def _keep_away_from(self, core: int) -> None:
         """Keep the threads off the caller's core, where the system often wakes them: both would
@@ -164,34 +145,11 @@ class _Pool:
         self._caller_core = core
         others = os.sched_getaffinity(0) - {core}
         try:
-            for thread in self._threads if others else ():
-                if thread.native_id is not None:
-                    os.sched_setaffinity(thread.native_id, others)
+            for helper in self._helpers if others else ():
+                if helper.native_id is not None:
+                    os.sched_setaffinity(helper.native_id, others)
         except OSError:  # not allowed here, or the thread is gone
             pass
-
-    def _help(self) -> None:
-        place = address(self._last)
-        while True:
-            job: _Job | None = self._jobs.get()
-            while job is not None:
-                seen = int(self._last[0])
-                job.help()
-                job = self._next(place, seen)
-
-    def _next(self, place: int, seen: int) -> _Job | None:
-        """The next job, if it comes soon.
-
-        It is begun in the moment in which the caller, having taken the first task, has left Python
-        to others.
-        """
-        while True:
-            try:
-                return self._jobs.get_nowait()
-            except Empty:
-                if not wait_for_work(place, seen):
-                    return None
-                seen = int(self._last[0])
 
 
 _pool = _Pool()
@@ -207,17 +165,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)
 
 
-def run(kernel: Any, tasks: int, *arguments: Any) -> None:
-    """Call ``kernel(counter, tasks, *arguments)`` in as many threads as there is work for.
+def run(kernel: Kernel, tasks: int, *arguments: Any) -> None:
+    """Run a kernel, ``tasks`` tasks of it, in as many threads as there is work for.
 
     Args:
-        kernel: made by ``target.compiled``; draws its tasks by :func:`take`.
+        kernel: draws its tasks by :func:`take`.
         tasks: how many there are.
         arguments: addresses and other numbers; the arrays live at least as long as the call.
+
+    Raises:
+        MemoryError: there was not enough for what the kernel works on.
     """
-    helpers = min(threads(), tasks) - 1
-    if helpers < 1:
-        counter = np.zeros(1, np.int64)
-        kernel(address(counter), tasks, *arguments)
-        return
-    _pool.work(kernel, tasks, arguments, helpers)
+    _pool.work(kernel, tasks, arguments, min(threads(), tasks) - 1)

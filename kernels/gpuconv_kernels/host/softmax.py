@@ -21,11 +21,12 @@ from typing import Any, Final
 import numpy as np
 
 from gpuconv_kernels.host.exponential import exponential
+from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.row_reduction import add_up, largest
 from gpuconv_kernels.host.rows import name_of
-from gpuconv_kernels.host.target import ITEMSIZE, compiled
+from gpuconv_kernels.host.target import ITEMSIZE
 
 Array = Any
 
@@ -107,7 +108,7 @@ def _run(kernel: Any, like: Array, mode: int, *arrays: Array) -> None:
 @functools.cache
 def forward_kernel(dtype: str) -> Any:
     """Return the compiled kernel of :func:`softmax` and :func:`softmax_cross_entropy`."""
-    return compiled(define_forward(dtype), dtype)
+    return Kernel(define_forward(dtype), dtype)
 
 
 def define_forward(dtype: str) -> Callable[..., None]:
@@ -147,7 +148,7 @@ def define_forward(dtype: str) -> Callable[..., None]:
 @functools.cache
 def backward_kernel(dtype: str) -> Any:
     """Return the compiled kernel of both gradients."""
-    return compiled(define_backward(dtype), dtype)
+    return Kernel(define_backward(dtype), dtype)
 
 
 def define_backward(dtype: str) -> Callable[..., None]:

@@ -1,13 +1,25 @@
-"""Waiting for another thread without sleeping, for the short while in which it usually comes.
+"""Working together without Python: how a caller offers a job, and how other threads take part.
 
-To wake a sleeping thread takes the system some 50 us, more on a virtual machine whose idle cores
-are halted: longer than many kernels run. So a thread looks again and again at a word in memory,
-without Python's lock, before it goes to sleep.
+Both sides are compiled and meet in a few words of memory, so between two kernels no thread needs
+Python's lock, and none sleeps: to wake one takes the system some 50 us, longer than many kernels
+run. Threads look for the next job again and again for a short while.
+
+The words of a meeting place, each in a line of the cache of its own::
+
+    OPEN      the number of the job that is open; 0: none
+    SEATS     how many more threads it wants
+    INSIDE    how many threads look at it or work on it
+    CODE      the kernel and, in the next word, the address of its own words
+
+A thread counts itself in before it looks whether the job is open, and the caller closes the job
+before it looks whether anybody is in: so either the thread finds it closed, or the caller waits.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import sys
 import time
 from typing import Any
 
@@ -16,11 +28,16 @@ from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
-from gpuconv_kernels.host.target import INT, compiled
+from gpuconv_kernels.host.target import INT, LINE, compiled
 
 WHILE = 150e-6
 """Seconds of looking: longer than a training step's pauses between kernels, too short to matter to
 others who need the core."""
+
+OPEN, SEATS, INSIDE, CODE = (line * LINE for line in range(4))
+PLACE_BYTES = 4 * LINE
+
+_VOID = types.void
 
 
 @intrinsic
@@ -29,9 +46,32 @@ def _look(typing_context, address):  # type: ignore[no-untyped-def]
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         place = builder.inttoptr(arguments[0], INT.as_pointer())
-        return builder.load_atomic(place, "acquire", 8)
+        return builder.load_atomic(place, "seq_cst", 8)
 
     return types.intp(types.intp), generate
+
+
+@intrinsic
+def _write(typing_context, address, value):  # type: ignore[no-untyped-def]
+    """Write a word that other threads look at."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        place = builder.inttoptr(arguments[0], INT.as_pointer())
+        builder.store_atomic(arguments[1], place, "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return _VOID(types.intp, types.intp), generate
+
+
+@intrinsic
+def _add(typing_context, address, value):  # type: ignore[no-untyped-def]
+    """Add to a word, as one step; return what it was before."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        place = builder.inttoptr(arguments[0], INT.as_pointer())
+        return builder.atomic_rmw("add", place, arguments[1], "seq_cst")
+
+    return types.intp(types.intp, types.intp), generate
 
 
 @intrinsic
@@ -46,62 +86,132 @@ def _pause(typing_context):  # type: ignore[no-untyped-def]
             builder.call(function, [])
         return context.get_dummy_value()
 
-    return types.void(), generate
+    return _VOID(), generate
+
+
+@intrinsic
+def _run(typing_context, code, words):  # type: ignore[no-untyped-def]
+    """Call the function at an address with the address of its words."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        kind = ir.FunctionType(ir.VoidType(), [INT])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return _VOID(types.intp, types.intp), generate
+
+
+@intrinsic
+def _give_way(typing_context, function):  # type: ignore[no-untyped-def]
+    """Let another thread have the core."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        kind = ir.FunctionType(ir.IntType(32), [])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [])
+        return context.get_dummy_value()
+
+    return _VOID(types.intp), generate
 
 
 look: Any = _look
+write: Any = _write
+add: Any = _add
 pause: Any = _pause
+run: Any = _run
+give_way: Any = _give_way
 
 
 @functools.cache
-def _compiled_waits() -> tuple[Any, Any]:
-    def wait_for_work(place, seen, times):  # type: ignore[no-untyped-def]
-        """Wait for words (number, address): a number other than ``seen``, and 1 at the address."""
-        for _ in range(times):
-            if look(place) != seen and look(look(place + 8)) > 0:
-                return True
-            pause()
-        return False
+def _functions() -> tuple[Any, Any]:
+    def attend(place, last, times):  # type: ignore[no-untyped-def]
+        left = times
+        while left > 0:
+            left -= 1
+            number = look(place + OPEN)
+            if number != 0 and number != last:
+                add(place + INSIDE, 1)
+                number = look(place + OPEN)
+                if number != 0 and number != last:
+                    last = number
+                    if add(place + SEATS, -1) > 0:
+                        run(look(place + CODE), look(place + CODE + 8))
+                        left = times
+                add(place + INSIDE, -1)
+            else:
+                pause()
+        return last
 
-    def wait_for_zero(place, times):  # type: ignore[no-untyped-def]
-        for _ in range(times):
-            if look(place) == 0:
-                return True
-            pause()
-        return False
+    def share(place, number, seats, code, words, times, yielding):  # type: ignore[no-untyped-def]
+        if seats > 0:
+            write(place + SEATS, seats)
+            write(place + CODE, code)
+            write(place + CODE + 8, words)
+            write(place + OPEN, number)
+        run(code, words)
+        if seats > 0:
+            write(place + OPEN, 0)
+            left = times
+            while look(place + INSIDE) > 0:
+                if left > 0:
+                    left -= 1
+                    pause()
+                elif yielding:
+                    give_way(yielding)
 
-    return compiled(wait_for_work), compiled(wait_for_zero)
+    return compiled(attend), compiled(share)
 
 
 @functools.cache
 def _times() -> int:
     """How often to look in ``WHILE``."""
-    one = np.ones(1, np.int64)
-    _, wait = _compiled_waits()
-    wait(one.ctypes.data, 1)  # compiled now
-    best = min(_seconds(wait, one, 500) for _ in range(5))
+    attend_jobs, _ = _functions()
+    place = np.zeros(PLACE_BYTES // 8, np.int64)
+    attend_jobs(place.ctypes.data, 0, 1)  # compiled now
+    best = min(_seconds(attend_jobs, place, 500) for _ in range(5))
     return max(1, int(500 * WHILE / best))
 
 
-def _seconds(wait: Any, word: Any, times: int) -> float:
+def _seconds(attend_jobs: Any, place: Any, times: int) -> float:
     start = time.perf_counter()
-    wait(word.ctypes.data, times)
+    attend_jobs(place.ctypes.data, 0, times)
     return time.perf_counter() - start
 
 
-def wait_for_work(place: int, seen: int) -> bool:
-    """Wait until somebody works on a job that this thread has not seen; False: nobody came.
+@functools.cache
+def _yielding() -> int:
+    """Address of the system's function that lets another thread have the core; 0: not known."""
+    try:
+        library = ctypes.CDLL("kernel32" if sys.platform == "win32" else None)
+        name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
+        return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+    except (AttributeError, OSError):
+        return 0
+
+
+def attend(place: int, last: int) -> int:
+    """Take part in the jobs at a meeting place until none has come for ``WHILE`` seconds.
 
     Args:
-        place: address of two words: the number of the last job, and the address of its counter,
-            which becomes positive when the first task is taken.
-        seen: number of the last job that this thread knows.
+        place: address of ``PLACE_BYTES`` bytes, zero at first, at the beginning of a line.
+        last: number of the last job that this thread has seen; 0 at first.
+
+    Returns:
+        the same, afterwards.
     """
-    wait, _ = _compiled_waits()
-    return bool(wait(place, seen, _times()))
+    function, _ = _functions()
+    return int(function(place, last, _times()))
 
 
-def wait_for_zero(place: int) -> bool:
-    """Wait until the word at an address is 0; False: it stayed."""
-    _, wait = _compiled_waits()
-    return bool(wait(place, _times()))
+def share(place: int, number: int, seats: int, code: int, words: int) -> None:
+    """Run a kernel in this thread, and in up to ``seats`` others that attend at ``place``.
+
+    Returns when all of them have finished; nobody looks at ``words`` any more. Nothing of Python
+    runs meanwhile, so no signal can come between.
+
+    Args:
+        place: as for :func:`attend`; of one caller at a time.
+        number: of this job, greater than those before; not looked at if there are no ``seats``.
+        code, words: what :class:`~gpuconv_kernels.host.kernel.Kernel` prepares.
+    """
+    _, function = _functions()
+    function(place, number, seats, code, words, _times(), _yielding())

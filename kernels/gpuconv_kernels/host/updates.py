@@ -20,10 +20,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import name_of
-from gpuconv_kernels.host.target import ITEMSIZE, compiled
+from gpuconv_kernels.host.target import ITEMSIZE
 
 Array = Any
 
@@ -120,7 +121,7 @@ def _run(
 @functools.cache
 def sgd(dtype: str, form: str, nesterov: bool) -> Any:
     """Return the compiled kernel; ``form`` is plain, keras or torch."""
-    return compiled(define_sgd(dtype, form, nesterov), dtype, form, nesterov)
+    return Kernel(define_sgd(dtype, form, nesterov), dtype, form, nesterov)
 
 
 def define_sgd(dtype: str, form: str, nesterov: bool) -> Callable[..., None]:
@@ -158,7 +159,7 @@ def define_sgd(dtype: str, form: str, nesterov: bool) -> Callable[..., None]:
 @functools.cache
 def adam(dtype: str) -> Any:
     """Return the compiled kernel."""
-    return compiled(define_adam(dtype), dtype)
+    return Kernel(define_adam(dtype), dtype)
 
 
 def define_adam(dtype: str) -> Callable[..., None]:
@@ -192,7 +193,7 @@ def define_adam(dtype: str) -> Callable[..., None]:
 def rmsprop(dtype: str, centered: bool, with_velocity: bool, inside: bool) -> Any:
     """Return the compiled kernel; ``inside``: epsilon stands inside of the root."""
     function = define_rmsprop(dtype, centered, with_velocity, inside)
-    return compiled(function, dtype, centered, with_velocity, inside)
+    return Kernel(function, dtype, centered, with_velocity, inside)
 
 
 def define_rmsprop(
@@ -240,7 +241,7 @@ def define_rmsprop(
 @functools.cache
 def adagrad(dtype: str, inside: bool) -> Any:
     """Return the compiled kernel; ``inside``: epsilon stands inside of the root."""
-    return compiled(define_adagrad(dtype, inside), dtype, inside)
+    return Kernel(define_adagrad(dtype, inside), dtype, inside)
 
 
 def define_adagrad(dtype: str, inside: bool) -> Callable[..., None]:

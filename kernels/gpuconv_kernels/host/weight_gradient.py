@@ -45,6 +45,7 @@ import numpy as np
 
 from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host import few_channels
+from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, copy, copy_vectors, view, zeros
 from gpuconv_kernels.host.microkernel import (
     channel_kernel,
@@ -58,7 +59,6 @@ from gpuconv_kernels.host.target import (
     ITEMSIZE,
     LINE,
     Host,
-    compiled,
     host,
     inlined,
     second_level_cache,
@@ -244,12 +244,12 @@ def _adding(dtype: str) -> Any:
                     total[i] += parts[n * size + i]
             task = take(counter)
 
-    return compiled(add_copies, dtype)
+    return Kernel(add_copies, dtype)
 
 
 @functools.cache
 def _kernel(dtype: str, host: Host) -> Any:
-    return compiled(define(dtype, host), dtype, host)
+    return Kernel(define(dtype, host), dtype, host)
 
 
 def define(dtype: str, host: Host) -> Callable[..., None]:

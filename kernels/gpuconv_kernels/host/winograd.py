@@ -52,10 +52,11 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.host import winograd_gradient
+from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, zeros
 from gpuconv_kernels.host.microkernel import RELU, multiply, pixel_kernel, rows_for, vectors_for
 from gpuconv_kernels.host.parallel import run, take
-from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, compiled, host
+from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, host
 from gpuconv_kernels.host.winograd_filters import (
     packed_bytes,
     steps_of,
@@ -337,7 +338,7 @@ def _convolve(
 @functools.cache
 def convolution(dtype: str, host: Host, m: int) -> Any:
     """Return the compiled kernel for tiles of ``m`` x ``m``."""
-    return compiled(define(dtype, host, m), dtype, host, m)
+    return Kernel(define(dtype, host, m), dtype, host, m)
 
 
 def define(dtype: str, host: Host, m: int) -> Callable[..., None]:

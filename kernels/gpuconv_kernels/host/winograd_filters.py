@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address
 from gpuconv_kernels.host.microkernel import vectors_for
 from gpuconv_kernels.host.parallel import run, take
-from gpuconv_kernels.host.target import ITEMSIZE, Host, compiled, host, inlined
+from gpuconv_kernels.host.target import ITEMSIZE, Host, host, inlined
 from gpuconv_kernels.host.winograd_tiles import aligned, apart, read, up, write
 from gpuconv_kernels.host.winograd_transforms import transform_filter, transpose_block
 from gpuconv_kernels.threads import threads
@@ -89,7 +90,7 @@ def transform_weights(w: Array, m: int, backward: bool = False) -> Array:
 @functools.cache
 def weight_transform(dtype: str, host: Host, m: int) -> Any:
     """Return the compiled kernel that transforms the filters of a layer."""
-    return compiled(define(dtype, host, m), dtype, host, m)
+    return Kernel(define(dtype, host, m), dtype, host, m)
 
 
 def define(dtype: str, host: Host, m: int) -> Callable[..., None]:

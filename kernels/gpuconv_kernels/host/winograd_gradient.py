@@ -33,10 +33,11 @@ from typing import Any
 
 import numpy as np
 
+from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, zeros
 from gpuconv_kernels.host.microkernel import channel_kernel, multiply, rows_for, vectors_for
 from gpuconv_kernels.host.parallel import run, take
-from gpuconv_kernels.host.target import ITEMSIZE, Host, compiled, host
+from gpuconv_kernels.host.target import ITEMSIZE, Host, host
 from gpuconv_kernels.host.winograd_tiles import (
     aligned,
     apart,
@@ -203,7 +204,7 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any, m: int) 
 @functools.cache
 def gradient(dtype: str, host: Host, m: int) -> Any:
     """Return the compiled kernel for tiles of ``m`` x ``m``."""
-    return compiled(define(dtype, host, m), dtype, host, m)
+    return Kernel(define(dtype, host, m), dtype, host, m)
 
 
 def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
