@@ -1,7 +1,8 @@
 """All that can be asked of a GPU in ten minutes; see gpuconv.benchmarks.gpu_check.
 
 python benchmarks/gpu_check.py                     # all parts, results in benchmarks/results
-python benchmarks/gpu_check.py --part curve        # one of them; repeatable
+python benchmarks/gpu_check.py --list              # which parts there are
+python benchmarks/gpu_check.py --only curve        # one of them; repeatable
 python benchmarks/gpu_check.py --budget 1200       # more time for all together
 """
 

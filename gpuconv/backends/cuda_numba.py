@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from gpuconv.backends import cuda_probe
+from gpuconv.backends import cuda_numba_setup, cuda_probe
 from gpuconv.backends.arrays import array_module
 from gpuconv.backends.base import Array, Engine, Plan, Probe, Refusal
 from gpuconv.backends.cuda_numba_plans import Way, choose_way, plan_convolution, plan_pooling
@@ -42,6 +42,9 @@ class CudaNumba(Engine):
 
     name: ClassVar[str] = "cuda:numba"
     device: ClassVar[str] = "cuda"
+
+    def __init__(self) -> None:
+        cuda_numba_setup.prepare()
 
     @classmethod
     def probe(cls) -> Probe:

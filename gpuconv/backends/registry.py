@@ -63,7 +63,17 @@ def probe(name: str) -> Probe:
         needed: Probe | None = cpu_probe.probe_compiler()
     else:
         needed = _look_at_device(name.partition(":")[0])
-    return needed if needed is not None and not needed.available else _load(name).probe()
+    if needed is not None and not needed.available:
+        return needed
+    try:
+        loaded = _load(name)
+    except Exception as error:  # packages that do not fit each other fail in many ways
+        return Probe(
+            False,
+            f"importing it failed: {type(error).__name__}: {error}",
+            "Check that the packages fit each other: gpuconv.doctor() names their versions.",
+        )
+    return loaded.probe()
 
 
 def _look_at_device(device: str) -> Probe | None:

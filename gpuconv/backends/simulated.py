@@ -52,7 +52,10 @@ class SimulatedArray(NDArrayOperatorsMixin):
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "shape":
             raise AttributeError(f"{name!r} of an array on the device cannot be set")
-        self.host.shape = value
+        reshaped = self.host.reshape(value)
+        if self.size and not np.may_share_memory(reshaped, self.host):
+            raise AttributeError(f"the shape {value} needs a copy of the array; use reshape")
+        object.__setattr__(self, "host", reshaped)
 
     def __getattr__(self, name: str) -> Any:
         if name in _ATTRIBUTES:

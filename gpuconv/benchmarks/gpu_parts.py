@@ -1,13 +1,15 @@
-"""Parts of the GPU check that are run in processes of their own; each prints facts as JSON.
+"""Parts of the GPU check about whole networks, each a process of its own; prints facts as JSON.
 
 python -m gpuconv.benchmarks.gpu_parts curve            # on cuda:numba and cuda:cupy
 python -m gpuconv.benchmarks.gpu_parts curve --tiny     # one step of a tiny network, on cuda-sim
+python -m gpuconv.benchmarks.gpu_parts timings -- --quick    # benchmarks/gpu.py
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,11 +17,10 @@ from typing import Any
 import numpy as np
 
 import gpuconv as gc
-from gpuconv.backends import registry
 from gpuconv.backends.transfers import count_transfers
-from gpuconv.benchmarks import machine
+from gpuconv.benchmarks import gpu_engines, gpu_environment, machine
+from gpuconv.benchmarks.gpu_engines import ENGINES
 
-ENGINES = ("cuda:numba", "cuda:cupy")
 _TOLERANCE = 2e-3
 """Relative, for losses and weights after 20 steps of float32 in another order."""
 
@@ -63,29 +64,71 @@ def trained(backend: str, steps: int, tiny: bool) -> tuple[list[float], list[np.
     return losses, model.get_weights()
 
 
-def _backends(tiny: bool) -> Sequence[str]:
-    return ("cuda-sim",) if tiny else ENGINES
+def _backends(tiny: bool, facts: Facts) -> Sequence[str]:
+    """The engines that can run; why the others cannot is written into the facts."""
+    if tiny:
+        return ("cuda-sim",)
+    found, reasons = gpu_engines.available(ENGINES)
+    facts |= {name: {"not run": reason} for name, reason in reasons.items()}
+    if not found:
+        facts["wrong"] = "no engine can run"
+    return found
 
 
 def about_machine(tiny: bool) -> Facts:
-    """Device, driver, versions, and what each engine says of itself."""
-    found: Facts = machine.provenance("numba", "numba-cuda", "cupy-cuda13x", "torch", "pytest")
-    for name in _backends(tiny):
-        probe = registry.probe(name) if ":" in name else registry.probe_device(name)
-        found[name] = "can run" if probe.available else str(probe.reason)
+    """Device, driver, versions, where CUDA's libraries are, and what each engine says of itself."""
+    found: Facts = machine.provenance(*PACKAGES)
+    for name in ("cuda-sim",) if tiny else ENGINES:
+        found[name] = gpu_engines.why_not(name) or "can run"
+    found["name, driver, MiB of memory, compute capability"] = gpu_environment.nvidia_smi(
+        "name", "driver_version", "memory.total", "compute_cap"
+    )
+    found["toolkit"] = gpu_environment.toolkit()
+    found["compute-sanitizer"] = gpu_environment.sanitizer()
+    found |= gpu_environment.libraries()
     if not tiny:
+        _start_one_kernel(found)
+    return found
+
+
+PACKAGES = (
+    *("numba", "numba-cuda", "llvmlite", "cupy-cuda13x", "cupy-cuda12x", "torch", "pytest"),
+    *("cuda-bindings", "cuda-core", "cuda-pathfinder", "nvidia-nvvm", "nvidia-nvjitlink"),
+    *("nvidia-cuda-nvrtc", "nvidia-cuda-runtime", "hypothesis", "matplotlib"),
+)
+"""Whose versions are written down."""
+
+
+def _start_one_kernel(found: Facts) -> None:
+    """Import the kernels and start one: what fails here fails everywhere."""
+    try:
+        import cupy
+
         from gpuconv.backends.device_profile import device_name
 
         found["device"] = device_name("cuda")
-    return found
+        import numba.cuda
+
+        found["numba.cuda"] = numba.cuda.__file__
+        from gpuconv_kernels.device import updates
+
+        value = cupy.asarray(np.zeros(3, "float32"))
+        gradient = cupy.asarray(np.ones(3, "float32"))
+        updates.sgd_update(value, gradient, None, 1.0, 0.0, False, False, False)
+        if cupy.asnumpy(value).tolist() != [-1.0, -1.0, -1.0]:
+            found["wrong"] = "a kernel of three threads gave other numbers"
+    except Exception as error:
+        found["wrong"] = f"no kernel runs: {type(error).__name__}: {error}"[:1500]
 
 
 def curve(tiny: bool) -> Facts:
     """Train on the CPU and on each engine; the largest relative differences."""
-    steps = 1 if tiny else 20
-    expected, weights = trained("cpu", steps, tiny)
-    facts: Facts = {"cpu": expected}
-    for backend in _backends(tiny):
+    steps, facts = 1 if tiny else 20, dict[str, Any]()
+    backends = _backends(tiny, facts)
+    # NumPy's engine: the other one would compile for longer than it computes.
+    expected, weights = trained("cpu:numpy", steps, tiny) if backends else ([], [])
+    facts["cpu"] = expected
+    for backend in backends:
         losses, ours = trained(backend, steps, tiny)
         of_losses = max(abs(a - b) / abs(a) for a, b in zip(expected, losses, strict=True))
         of_weights = max(
@@ -102,20 +145,21 @@ def determinism(tiny: bool) -> Facts:
     """Train several times on each engine: the same bits?"""
     runs, steps = (2, 1) if tiny else (10, 3)
     facts: Facts = {"runs": runs}
-    for backend in _backends(tiny):
+    for backend in _backends(tiny, facts):
         first = trained(backend, steps, tiny)[1]
+        facts[backend] = "the same bits"
         for _ in range(runs - 1):
             again = trained(backend, steps, tiny)[1]
-            if any((a != b).any() for a, b in zip(first, again, strict=True)):
+            if any(a.tobytes() != b.tobytes() for a, b in zip(first, again, strict=True)):
+                facts[backend] = "other bits"
                 facts["wrong"] = f"{backend} gave other bits"
-        facts[backend] = "the same bits" if "wrong" not in facts else "other bits"
     return facts
 
 
 def transfers(tiny: bool) -> Facts:
     """Copies in one step of training: the batch and its labels up, nothing down."""
     facts: Facts = {}
-    for backend in _backends(tiny):
+    for backend in _backends(tiny, facts):
         gc.set_seed(3)
         model = network(backend, tiny)
         batch, size = (2, 4) if tiny else (32, 16)
@@ -129,11 +173,15 @@ def transfers(tiny: bool) -> Facts:
     return facts
 
 
-def once(tiny: bool) -> Facts:
-    """One step on each engine, for tools that watch memory."""
-    for backend in _backends(tiny):
-        trained(backend, 1, tiny)
-    return {"engines": list(_backends(tiny))}
+def timings(arguments: Sequence[str]) -> int:
+    """Run benchmarks/gpu.py in this process; returns its exit status."""
+    program = str(machine.CHECKOUT / "benchmarks" / "gpu.py")
+    sys.argv = [program, *arguments]
+    try:
+        runpy.run_path(program, run_name="__main__")
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
 
 
 PARTS: dict[str, Callable[[bool], Facts]] = {
@@ -141,17 +189,22 @@ PARTS: dict[str, Callable[[bool], Facts]] = {
     "curve": curve,
     "determinism": determinism,
     "transfers": transfers,
-    "once": once,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one part; prints its facts, returns 1 if something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=sorted(PARTS))
+    parser.add_argument("part", choices=(*sorted(PARTS), "timings"))
     parser.add_argument("--tiny", action="store_true", help="one step, in the simulator")
+    parser.add_argument("words", nargs="*", help="for timings: arguments of benchmarks/gpu.py")
     options = parser.parse_args(arguments)
+    mended = gpu_environment.mend()
+    if options.part == "timings":
+        return timings(options.words)
     facts = PARTS[options.part](options.tiny)
+    if options.part == "machine":
+        facts["mended"] = mended
     print(json.dumps(facts))
     return int("wrong" in facts)
 

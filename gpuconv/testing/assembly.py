@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+from gpuconv.backends.cuda_numba_setup import give_row_stack
 from gpuconv_kernels.device.target import KernelSpec
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
@@ -94,6 +95,7 @@ def compile_ptx(spec: KernelSpec, architecture: str) -> str:
     """Return the PTX of a kernel."""
     from numba import cuda
 
+    give_row_stack()
     library = _library(spec)
     if library is not None:
         return str(library.get_asm_strs(cc=_capability(architecture))[0])

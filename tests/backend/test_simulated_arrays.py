@@ -133,6 +133,24 @@ def test_a_tensor_names_its_device(x):
         _ = tensor + HOST
 
 
+def test_the_shape_can_be_set(x):
+    x.shape = (3, -1)
+    np.testing.assert_array_equal(x.get(), HOST.reshape(3, 2))
+    view = x.reshape(6)
+    view.shape = (2, 3)
+    view[0, 0] = 7  # still the same memory
+    assert float(x[0, 0]) == 7
+    with pytest.raises(AttributeError, match="needs a copy"):
+        x.T.shape = (6,)
+    with pytest.raises(ValueError, match="cannot reshape"):
+        x.shape = (4,)
+    with pytest.raises(AttributeError, match="'dtype'"):
+        x.dtype = "int32"
+    nothing = x[:0]
+    nothing.shape = (2, 0)
+    assert nothing.shape == (2, 0)
+
+
 def test_unknown_attributes(x):
     with pytest.raises(AttributeError, match="has no attribute 'tofile'"):
         x.tofile("f")
