@@ -10,7 +10,6 @@ import argparse
 import collections
 import dataclasses
 import fnmatch
-import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from gpuconv.backends.cpu_probe import usable_cores
-from gpuconv.benchmarks import cpu_goals, cpu_report, gpu_report, keeping, machine, pytorch
-from gpuconv.benchmarks.candidates import WRONG, Candidate, run
+from gpuconv.benchmarks import cpu_goals, cpu_report, keeping, pytorch
+from gpuconv.benchmarks.candidates import Candidate, run
 from gpuconv.benchmarks.cpu_device import CpuDevice
+from gpuconv.benchmarks.cpu_picture import draw
 from gpuconv.benchmarks.cpu_workload import (
     NETWORKS,
     PARTS,
@@ -33,7 +33,6 @@ from gpuconv.benchmarks.devices import Device
 from gpuconv.benchmarks.timing import RestedTurns, far_behind
 from gpuconv.benchmarks.workload import OPERATIONS, Row
 from gpuconv.errors import FileFormatError, InvalidArgumentError
-from gpuconv.io import atomic_path
 
 QUICK = (
     "3x3 64-64 @56",
@@ -82,14 +81,12 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
     add("--layer", action="append", help="names like this, with * and ?; repeatable")
     add("--quick", action="store_true", help="a few rows of each part, half a minute")
     add("--engine", action="append", help="by its name, or cpu; default: all; repeatable")
-    add("--no-torch", action="store_true", help="do not time PyTorch")
     add("--batch", action="append", type=int, help="of layers; default 8 and 1, VGG-16 also 4")
     add("--training-batch", action="append", type=int, help="default 32 and 128")
     add("--seconds", type=float, default=None, help="of timing for each row, default 0.6")
     add("--budget", type=float, default=340.0, help="seconds for all, default 340")
     add("--out", type=Path, default=None, help="folder for table, JSON and picture")
-    add("--resume", action="store_true", help="keep the rows that are in --out already")
-    add("--commit", default=None, help="what was measured, where git is not at hand")
+    keeping.add_options(parser)
     return parser
 
 
@@ -106,14 +103,7 @@ def _run(options: argparse.Namespace, device: Device) -> int:
         raise InvalidArgumentError("no row is called that; the names stand in the table")
     result = _empty(options, device, torch)
     stem = None if options.out is None else options.out / NAME
-    if options.resume:
-        if stem is None:
-            raise InvalidArgumentError("--resume goes on with what is in a folder: --out")
-        keeping.resume(result, stem.with_suffix(".json"))
-    if stem is not None:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-    done = {gpu_report.key(row) for row in result["rows"]}
-    waiting = collections.deque(row for row in waiting if row.key not in done)
+    waiting = keeping.left_to_do(result, waiting, stem, options.resume)
     for text in cpu_report.header({**result, "rates": None}):
         print(text)
     status = keeping.measure(
@@ -126,10 +116,7 @@ def _run(options: argparse.Namespace, device: Device) -> int:
         end,
     )
     _finish(result, stem)
-    wrong = any(
-        record["state"] == WRONG for row in result["rows"] for record in row["candidates"].values()
-    )
-    return status or int(wrong)
+    return status or int(keeping.any_wrong(result))
 
 
 def _wanted(options: argparse.Namespace, device: Device, torch: Any) -> Iterator[Row]:
@@ -207,21 +194,12 @@ def _liner(result: Record) -> Callable[[Record], str]:
 
 
 def _empty(options: argparse.Namespace, device: Device, torch: Any) -> Record:
-    found = machine.provenance(*PACKAGES)
-    command = found.pop("command")
     names = options.engine or [*device.engines, device.backend]
+    engines = list(dict.fromkeys((*single_engines(device, names), *names)))
     return {
-        **found,
-        "commit": options.commit or found["commit"],
-        "commands": [command],
-        "device": device.describe(),
-        "backend": device.backend,
-        "engines": list(dict.fromkeys((*single_engines(device, names), *names))),
+        **keeping.empty(device, engines, PACKAGES, options.commit),
         "judged": options.engine[0] if options.engine else device.backend,
         "torch_threads": None if torch is None else torch.get_num_threads(),
-        "rates": None,
-        "not_reached": 0,
-        "rows": [],
         "goals": [],
     }
 
@@ -231,18 +209,6 @@ def _finish(result: Record, stem: Path | None) -> None:
     result["goals"] = cpu_goals.reached(result)
     summary = list(cpu_report.summary(result))
     print("", *summary, sep="\n")
-    if stem is None:
-        return
-    keeping.save(result, stem.with_suffix(".json"))
-    lines = [*cpu_report.header(result), "", *cpu_report.whole_table(result), "", *summary]
-    with atomic_path(stem.with_suffix(".txt")) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    written = [f"{NAME}.json", f"{NAME}.txt"]
-    if importlib.util.find_spec("matplotlib") is None:
-        print("The picture needs Matplotlib: python -m pip install 'gpuconv[plot]'")
-    else:
-        from gpuconv.benchmarks.cpu_picture import draw
-
-        if draw(result, stem.with_suffix(".png")):
-            written.append(f"{NAME}.png")
-    print(f"In {stem.parent}: {', '.join(written)}")
+    if stem is not None:
+        lines = [*cpu_report.header(result), "", *cpu_report.whole_table(result), "", *summary]
+        keeping.leave(result, stem, ".txt", "\n".join(lines) + "\n", draw)

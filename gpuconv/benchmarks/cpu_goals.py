@@ -35,20 +35,20 @@ class Goal:
 
     Attributes:
         work: what it is about.
-        must, aim: what has to be reached, and what would be good.
+        must, aim: what has to be reached, and what would be good; None: no more than that.
         figure: how the parts become one: ``"mean"`` (geometric), ``"worst"`` or ``"sum"``.
         parts: finds the numbers in a result.
         of: how many there are when everything was measured; None: all that there are.
-        share: whether it is a share of something and not a ratio of times.
+        unit: of the figure: ``"ratio"`` of times, ``"share"`` of something, or ``"seconds"``.
     """
 
     work: str
     must: float
-    aim: float
+    aim: float | None
     figure: str
     parts: Callable[[Record], Iterable[Part]]
     of: int | None = None
-    share: bool = False
+    unit: str = "ratio"
 
 
 # --- times --------------------------------------------------------------------------------------
@@ -60,27 +60,29 @@ def judged(result: Record, row: Record) -> str:
     return name if name in row["candidates"] else str(row.get("chosen"))
 
 
-def least(row: Record, name: str) -> float | None:
-    """Return a candidate's least time in ms, if it was timed."""
+def least(row: Record, name: str, figure: str = "min_ms") -> float | None:
+    """Return a candidate's least time in ms, or another figure, if it is there."""
     record = row["candidates"].get(name)
-    timed = record is not None and record["state"] == OK and "min_ms" in record
-    return float(record["min_ms"]) if timed else None
+    known = record is not None and record["state"] == OK and figure in record
+    return float(record[figure]) if known else None
 
 
-def ours(result: Record, row: Record) -> float | None:
-    """Return the least time in ms of the candidate that a row is judged by."""
-    return least(row, judged(result, row))
+def ours(result: Record, row: Record, figure: str = "min_ms") -> float | None:
+    """Return the least time in ms of the candidate that a row is judged by, or another figure."""
+    return least(row, judged(result, row), figure)
 
 
-def rival(row: Record, formats: Iterable[str] = FORMATS) -> float | None:
-    """Return PyTorch's least time in ms, in the better of some memory formats."""
-    found = [ms for name in formats if (ms := least(row, f"torch {name}")) is not None]
+def rival(row: Record, formats: Iterable[str] = FORMATS, figure: str = "min_ms") -> float | None:
+    """Return PyTorch's least time in ms, or figure, in the better of some memory formats."""
+    found = [ms for name in formats if (ms := least(row, f"torch {name}", figure)) is not None]
     return min(found, default=None)
 
 
-def ratio(result: Record, row: Record, formats: Iterable[str] = FORMATS) -> float | None:
-    """Return our time by PyTorch's."""
-    mine, theirs = ours(result, row), rival(row, formats)
+def ratio(
+    result: Record, row: Record, formats: Iterable[str] = FORMATS, figure: str = "min_ms"
+) -> float | None:
+    """Return our time, or another figure, by PyTorch's."""
+    mine, theirs = ours(result, row, figure), rival(row, formats, figure)
     return None if mine is None or theirs is None else mine / theirs
 
 
@@ -212,11 +214,11 @@ def _goals() -> Iterator[Goal]:
     for batch in TRAINING_BATCHES:
         yield Goal(
             f"fit, time beyond its steps, batch {batch}", 0.1, 0.03, "worst",
-            _beyond(batch), 1, share=True,
+            _beyond(batch), 1, unit="share",
         )  # fmt: skip
     for words, small in (("", False), (f", batch {SMALL}", True)):
         work = f"extra memory of a convolution by its arrays{words}"
-        yield Goal(work, 0.25, 0.1, "worst", _memory(small), share=True)
+        yield Goal(work, 0.25, 0.1, "worst", _memory(small), unit="share")
 
 
 def _step(batch: int) -> Callable[[Record], bool]:
@@ -229,14 +231,14 @@ GOALS = tuple(_goals())
 # --- what was reached ---------------------------------------------------------------------------
 
 
-def reached(result: Record) -> list[Record]:
+def reached(result: Record, goals: Iterable[Goal] = GOALS) -> list[Record]:
     """Return for each goal what was found.
 
-    Each has ``goal``, ``must``, ``aim``, ``figure``, ``share``, and in ``measured`` and ``of``
+    Each has ``goal``, ``must``, ``aim``, ``figure``, ``unit``, and in ``measured`` and ``of``
     numbers of rows. Where something was measured there are also ``value``, ``worst``, ``where``
     that is, and ``reached``: "aim", "must" or "no".
     """
-    return [_reached(goal, list(goal.parts(result))) for goal in GOALS]
+    return [_reached(goal, list(goal.parts(result))) for goal in goals]
 
 
 def _reached(goal: Goal, parts: list[Part]) -> Record:
@@ -245,7 +247,7 @@ def _reached(goal: Goal, parts: list[Part]) -> Record:
         "must": goal.must,
         "aim": goal.aim,
         "figure": goal.figure,
-        "share": goal.share,
+        "unit": goal.unit,
         "measured": len(parts),
         "of": goal.of if goal.of is not None else len(parts),
     }
@@ -261,5 +263,7 @@ def _reached(goal: Goal, parts: list[Part]) -> Record:
         value = worst
     assert value is not None  # there are parts
     where = f"{row['layer']}, {row['operation']}, batch {row['batch']}"
-    verdict = "aim" if value <= goal.aim else "must" if value <= goal.must else "no"
+    verdict = "must" if value <= goal.must else "no"
+    if goal.aim is not None and value <= goal.aim:
+        verdict = "aim"
     return {**found, "value": value, "worst": worst, "where": where, "reached": verdict}

@@ -143,29 +143,38 @@ def summary(result: Record) -> Iterator[str]:
     wrong = sum(record["state"] == "WRONG" for record in counted)
     yield ""
     yield f"{len(counted)} results checked against the NumPy engine's, {wrong} wrong"
-    for row in result["rows"]:
-        for name, record in row["candidates"].items():
-            if "min_ms" not in record:
-                where = f"{row['layer']}, {row['operation']}, batch {row['batch']}, {name}"
-                reason = record.get("reason", "interrupted")
-                yield f"not timed: {where}: {record['state']} ({reason})"
-    if result["not_reached"]:
-        yield f"not reached in the time: {result['not_reached']} rows; --resume goes on with them"
+    yield from untimed(result)
     for note in NOTES:
         yield from textwrap.wrap(note, _WIDTH, subsequent_indent="  ")
 
 
+def untimed(result: Record) -> Iterator[str]:
+    """Yield what could not be timed, and why."""
+    for row in result["rows"]:
+        for name, record in row["candidates"].items():
+            if record["state"] != OK:
+                where = f"{row['layer']}, {row['operation']}, batch {row['batch']}, {name}"
+                yield f"not timed: {where}: {record['state']} ({record['reason']})"
+    if result["not_reached"]:
+        yield f"not reached in the time: {result['not_reached']} rows; --resume goes on with them"
+
+
 def _goal(goal: Record) -> str:
-    figure = "{:.1%}" if goal["share"] else "{:.2f}"
     start = f"{goal['goal']:<62}{goal['measured']:>4}/{goal['of']:<3}"
-    bounds = "".join(f"{_bound(goal[name], goal['share']):>7}" for name in ("must", "aim"))
+    bounds = "".join(f"{bound(goal[name], goal['unit']):>7}" for name in ("must", "aim"))
     if "value" not in goal:
         return f"{start}{'-':>8}{bounds}{'-':>9}"
-    return (
-        f"{start}{figure.format(goal['value']):>8}{bounds}{goal['reached']:>9}"
-        f"{figure.format(goal['worst']):>8}  {goal['where']}"
-    )
+    value, worst = (figure(goal[name], goal["unit"]) for name in ("value", "worst"))
+    return f"{start}{value:>8}{bounds}{goal['reached']:>9}{worst:>8}  {goal['where']}"
 
 
-def _bound(value: float, share: bool) -> str:
-    return f"{value:.0%}" if share else f"{value:.2f}"
+def figure(value: float, unit: str) -> str:
+    """Return what was found, in a goal's unit."""
+    return {"ratio": "{:.2f}", "share": "{:.1%}", "seconds": "{:.2f} s"}[unit].format(value)
+
+
+def bound(value: float | None, unit: str) -> str:
+    """Return a goal, in its unit."""
+    if value is None:
+        return "-"
+    return {"ratio": "{:.2f}", "share": "{:.0%}", "seconds": "{:g} s"}[unit].format(value)

@@ -10,7 +10,7 @@ import argparse
 import collections
 import dataclasses
 import fnmatch
-import importlib.util
+import io
 import os
 import re
 import sys
@@ -21,14 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from gpuconv.backends import registry
-from gpuconv.benchmarks import gpu_report, keeping, machine, pytorch
+from gpuconv.benchmarks import gpu_report, keeping, machine, processes, pytorch
 from gpuconv.benchmarks.candidates import run
 from gpuconv.benchmarks.devices import Device
 from gpuconv.benchmarks.gpu_picture import draw
 from gpuconv.benchmarks.workload import OPERATIONS, PARTS, Row, rows
 from gpuconv.errors import FileFormatError, InvalidArgumentError
-from gpuconv.io import atomic_path
-from gpuconv.settings import CACHE_VARIABLE
 
 QUICK = (
     "3x3 64-64 @56",
@@ -84,15 +82,13 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
     add("--layer", action="append", help="names like this, with * and ?; repeatable")
     add("--quick", action="store_true", help="a few rows of each part, half a second each")
     add("--engine", action="append", help="cuda, cuda:numba, cuda:cupy; default: all; repeatable")
-    add("--no-torch", action="store_true", help="do not time PyTorch")
     add("--batch", type=int, default=None, help="default 32, and training at 32 and 128")
     add("--seconds", type=float, default=None, help="of timing for each row, default 1")
     add("--budget", type=float, default=540.0, help="seconds for all, default 540")
     add("--autotune", action="store_true", help="let the dispatcher measure before it chooses")
     add("--fresh-cache", action="store_true", help="first calls compile every kernel anew")
     add("--out", type=Path, default=None, help="folder; default: benchmarks/results")
-    add("--resume", action="store_true", help="keep the rows that are in --out already")
-    add("--commit", default=None, help="what was measured, where git is not at hand")
+    keeping.add_options(parser)
     return parser
 
 
@@ -104,9 +100,7 @@ def _cuda() -> Device:
 
 def _forget_compiled_kernels() -> None:
     """Let everything that keeps compiled kernels or choices begin with an empty folder."""
-    folder = tempfile.mkdtemp(prefix="gpuconv-bench-")
-    for variable in (CACHE_VARIABLE, "NUMBA_CACHE_DIR", "CUPY_CACHE_DIR", "CUDA_CACHE_PATH"):
-        os.environ[variable] = os.path.join(folder, variable.lower())
+    os.environ.update(processes.empty_caches(tempfile.mkdtemp(prefix="gpuconv-bench-")))
 
 
 # --- the run ------------------------------------------------------------------------------------
@@ -125,12 +119,8 @@ def _run(options: argparse.Namespace, device: Device) -> int:
         raise InvalidArgumentError("no row is called that; the names stand in the table")
     result = _empty(options, device, torch, engines)
     folder = options.out or _default_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"gpu-{_slug(result['device']['device'])}"
-    if options.resume:
-        keeping.resume(result, stem.with_suffix(".json"))
-    done = {gpu_report.key(row) for row in result["rows"]}
-    waiting = collections.deque(row for row in waiting if row.key not in done)
+    waiting = keeping.left_to_do(result, waiting, stem, options.resume)
     for text in gpu_report.header(result)[:3]:
         print(text)
 
@@ -153,12 +143,7 @@ def _run(options: argparse.Namespace, device: Device) -> int:
         started + options.budget,
     )
     _finish(result, stem)
-    wrong = any(
-        record["state"] == "WRONG"
-        for row in result["rows"]
-        for record in row["candidates"].values()
-    )
-    return status or int(wrong)
+    return status or int(keeping.any_wrong(result))
 
 
 def _wanted(
@@ -194,36 +179,18 @@ def _seconds(options: argparse.Namespace) -> float:
 def _empty(
     options: argparse.Namespace, device: Device, torch: Any, engines: Sequence[str]
 ) -> dict[str, Any]:
-    found = machine.provenance(*PACKAGES)
+    found = keeping.empty(device, engines, PACKAGES, options.commit)
     if torch is not None and device.backend == "cuda":
         found["versions"]["cudnn"] = str(torch.backends.cudnn.version())
-    command = found.pop("command")
-    return {
-        **found,
-        "commit": options.commit or found["commit"],
-        "commands": [command],
-        "device": device.describe(),
-        "backend": device.backend,
-        "engines": list(engines),
-        "rates": None,
-        "not_reached": 0,
-        "rows": [],
-    }
+    return found
 
 
 def _finish(result: dict[str, Any], stem: Path) -> None:
     """Print the tables; write them, the JSON and, with Matplotlib, the picture."""
     gpu_report.write(result, sys.stdout)
-    keeping.save(result, stem.with_suffix(".json"))
-    text = stem.with_suffix(".txt")
-    with atomic_path(text) as temporary, temporary.open("w", encoding="utf-8") as file:
-        gpu_report.write(result, file)
-    written = [stem.with_suffix(".json").name, text.name]
-    if importlib.util.find_spec("matplotlib") is None:
-        print("The picture needs Matplotlib: python -m pip install 'gpuconv[plot]'")
-    elif draw(result, stem.with_suffix(".png")):
-        written.append(stem.with_suffix(".png").name)
-    print(f"In {stem.parent}: {', '.join(written)}")
+    text = io.StringIO()
+    gpu_report.write(result, text)
+    keeping.leave(result, stem, ".txt", text.getvalue(), draw)
 
 
 def _default_folder() -> Path:

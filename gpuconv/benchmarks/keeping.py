@@ -1,17 +1,21 @@
-"""What both benchmarks do with rows: record, keep, go on with what was kept, show progress."""
+"""What the benchmarks do with rows: record, keep, go on with what was kept, show progress."""
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gpuconv.benchmarks.candidates import Candidate, DeviceLostError
+from gpuconv.benchmarks import machine
+from gpuconv.benchmarks.candidates import WRONG, Candidate, DeviceLostError
 from gpuconv.benchmarks.devices import Device
+from gpuconv.benchmarks.gpu_report import key
 from gpuconv.benchmarks.workload import Row
 from gpuconv.errors import FileFormatError, InvalidArgumentError
 from gpuconv.io import atomic_path
@@ -19,6 +23,14 @@ from gpuconv.io import atomic_path
 Record = dict[str, Any]
 SAME = ("backend", "commit", "versions")
 """What must be the same for a run to go on with the results of another."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the benchmarks have in common."""
+    add = parser.add_argument
+    add("--no-torch", action="store_true", help="do not time PyTorch")
+    add("--resume", action="store_true", help="keep the rows that are in --out already")
+    add("--commit", default=None, help="what was measured, where git is not at hand")
 
 
 def measure(
@@ -123,6 +135,85 @@ def resume(result: Record, path: Path) -> None:
             )
     result["rows"], result["rates"] = kept["rows"], kept["rates"]
     result["commands"] = [*kept["commands"], *result["commands"]]
+
+
+def empty(
+    device: Device, engines: Sequence[str], packages: Sequence[str], commit: str | None
+) -> Record:
+    """Return a result without rows: where, when and with what it is measured.
+
+    Args:
+        device: where.
+        engines: names of those that take part.
+        packages: whose versions are told.
+        commit: what is measured; None asks git.
+    """
+    found = machine.provenance(*packages)
+    command = found.pop("command")
+    return {
+        **found,
+        "commit": commit or found["commit"],
+        "commands": [command],
+        "device": device.describe(),
+        "backend": device.backend,
+        "engines": list(engines),
+        "rates": None,
+        "not_reached": 0,
+        "rows": [],
+    }
+
+
+def left_to_do(
+    result: Record, wanted: Iterable[Row], stem: Path | None, resumed: bool
+) -> deque[Row]:
+    """Make the folder, take over what is kept if that is wanted, return the rows that are left.
+
+    Args:
+        result: gets the rows that are there.
+        wanted: all rows.
+        stem: of the files, without their suffix; None keeps nothing.
+        resumed: whether to go on with a kept run.
+
+    Raises:
+        FileFormatError, InvalidArgumentError: there is nothing that could be gone on with.
+    """
+    if resumed:
+        if stem is None:
+            raise InvalidArgumentError("--resume goes on with what is in a folder: --out")
+        resume(result, stem.with_suffix(".json"))
+    if stem is not None:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+    done = {key(row) for row in result["rows"]}
+    return deque(row for row in wanted if row.key not in done)
+
+
+def any_wrong(result: Record) -> bool:
+    """Whether a result was not what it should be."""
+    return any(r["state"] == WRONG for row in result["rows"] for r in row["candidates"].values())
+
+
+def leave(
+    result: Record, stem: Path, suffix: str, text: str, draw: Callable[[Record, Path], bool]
+) -> None:
+    """Write the JSON, the tables and, with Matplotlib, the picture; say what was written.
+
+    Args:
+        result: of the run.
+        stem: of the files, without their suffix.
+        suffix: of the tables.
+        text: the tables.
+        draw: draws a result into a file; returns whether there was anything to draw.
+    """
+    written = [stem.with_suffix(end) for end in (".json", suffix, ".png")]
+    save(result, written[0])
+    with atomic_path(written[1]) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    if importlib.util.find_spec("matplotlib") is None:
+        print("The picture needs Matplotlib: python -m pip install 'gpuconv[plot]'")
+        written.pop()
+    elif not draw(result, written[2]):
+        written.pop()
+    print(f"In {stem.parent}: {', '.join(path.name for path in written)}")
 
 
 def save(result: Record, path: Path) -> None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from gpuconv.benchmarks.pytorch_networks import NETWORKS
 from gpuconv.benchmarks.shapes import ConvShape, PoolShape
 
 Array = Any
@@ -162,8 +163,7 @@ def inference(
         values: gpuconv's parameters in the order of the layers.
         memory: format of images and weights.
     """
-    nn = torch.nn
-    net = nn.Sequential(*_seed_network(nn), nn.Softmax(1))
+    net = torch.nn.Sequential(*NETWORKS["seed_network"](torch), torch.nn.Softmax(1))
     side = 4  # of the last convolution's result, whose channels come first in a flattened tensor
     with torch.no_grad():
         for parameter, value in zip(net.parameters(), values, strict=True):
@@ -176,6 +176,18 @@ def inference(
                     array = array.reshape(-1, array.shape[3])
                 array = array.T
             parameter.copy_(array)
+    return prediction(torch, net, x, memory)
+
+
+def prediction(torch: Any, net: Any, x: Array, memory: str) -> Callable[[], Any]:
+    """Return a network's outputs, in inference, as a function without arguments.
+
+    Args:
+        torch: the module.
+        net: an ``nn.Module``, which is brought to the memory format.
+        x: images ``(N, H, W, C)``, on the device to compute on.
+        memory: format of images and weights.
+    """
     tx = images(torch, x, memory)
     net = net.eval().to(memory_format=_format(torch, memory))
 
@@ -189,51 +201,76 @@ def inference(
 def training_step(
     torch: Any, network: str, x: Array, y: Array, memory: str = "contiguous"
 ) -> Callable[[], Any]:
-    """Return an eager training step (forward, cross-entropy, backward, Adam) of a small network.
+    """Return an eager training step with Adam of a small network as a function.
 
     Args:
         torch: the module.
         network: ``"seed"`` or ``"digits"``, as in ``gpuconv.zoo``.
+        x, y, memory: as in :func:`step_of`.
+    """
+    return step_of(torch, NETWORKS[f"{network}_network"](torch), x, y, memory)
+
+
+def step_of(
+    torch: Any,
+    net: Any,
+    x: Array,
+    y: Array,
+    memory: str = "contiguous",
+    optimizer: str = "Adam",
+    **settings: Any,
+) -> Callable[[], Any]:
+    """Return an eager step (forward, cross-entropy, backward, update) as a function: the loss.
+
+    Args:
+        torch: the module.
+        net: an ``nn.Module`` that gives logits; it is brought to the device and the memory format.
         x: ``(N, H, W, C)``, on the device to compute on.
         y: class numbers, int64.
         memory: format of images and weights.
+        optimizer: a class of ``torch.optim``, default ``"Adam"``; for what needs gradients.
+        settings: of the optimizer.
     """
-    nn = torch.nn
     tx, ty = images(torch, x, memory), torch.from_dlpack(y)
-    net = {"seed": _seed_network, "digits": _digits_network}[network](nn)
     net = net.to(tx.device).to(memory_format=_format(torch, memory))
-    optimizer = torch.optim.Adam(net.parameters())
-    loss_of = nn.CrossEntropyLoss()
+    learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    update = getattr(torch.optim, optimizer)(learning, **settings)
+    loss_of = torch.nn.CrossEntropyLoss()
 
     def step() -> Any:
-        optimizer.zero_grad()
+        update.zero_grad()
         loss = loss_of(net(tx), ty)
         loss.backward()
-        optimizer.step()
+        update.step()
         return loss.detach()
 
     return step
 
 
-def _seed_network(nn: Any) -> Any:
-    return nn.Sequential(
-        nn.Conv2d(3, 32, 3), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten(),
-        nn.Linear(1024, 64), nn.ReLU(), nn.Linear(64, 10),
-    )  # fmt: skip
+def network(torch: Any, name: str, classes: int, state: Mapping[str, Array]) -> Any:
+    """Return a network of ``pytorch_networks.NETWORKS`` with weights.
+
+    Args:
+        torch: the module.
+        name: of the network.
+        classes: number of outputs.
+        state: what ``gpuconv.io.torch_state`` returns; empty leaves the network as it begins.
+
+    Raises:
+        RuntimeError: the weights are those of another network.
+    """
+    net = NETWORKS[name](torch, classes)
+    if state:
+        tensors = {key: torch.from_numpy(value) for key, value in state.items()}
+        found = net.load_state_dict(tensors, strict=False)
+        missing = [key for key in found.missing_keys if not key.endswith("num_batches_tracked")]
+        if missing or found.unexpected_keys:
+            raise RuntimeError(f"{name}: missing {missing}, unexpected {found.unexpected_keys}")
+    return net
 
 
-def _digits_network(nn: Any) -> Any:
-    class Rescaling(nn.Module):  # type: ignore[misc, name-defined]
-        def forward(self, x: Any) -> Any:
-            return x * (1 / 16)
-
-    return nn.Sequential(
-        Rescaling(),
-        nn.Conv2d(1, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32),
-        nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Dropout(0.3),
-        nn.Linear(256, 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 10),
-    )  # fmt: skip
+def freeze_all_but(net: Any, layer: str) -> Any:
+    """Let only one layer learn; normalisations then keep their moving statistics, as frozen do."""
+    net.eval().requires_grad_(False)
+    net.get_submodule(layer).requires_grad_(True)
+    return net

@@ -46,6 +46,7 @@ class Row:
         flops, moved: operations, and bytes of inputs and outputs, each counted once.
         makers: called when the row's turn comes; returns a maker for each candidate.
         chosen: returns the engine that the dispatcher would take, where it is no candidate itself.
+        share: how much time it gets where the time of all rows is given, by that of the others.
     """
 
     part: str
@@ -56,6 +57,7 @@ class Row:
     moved: float
     makers: Callable[[], dict[str, Maker]] = field(repr=False, compare=False)
     chosen: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+    share: float = field(default=1.0, compare=False)
 
     @property
     def key(self) -> tuple[str, str, str, int]:
