@@ -429,6 +429,14 @@ for _cls in (
 
 register = _registry.register
 
+# Keras's other names of the same classes.
+zeros, ones, constant, identity = Zeros, Ones, Constant, Identity
+random_normal, random_uniform, truncated_normal = RandomNormal, RandomUniform, TruncatedNormal
+glorot_uniform, glorot_normal = GlorotUniform, GlorotNormal
+he_uniform, he_normal = HeUniform, HeNormal
+lecun_uniform, lecun_normal = LecunUniform, LecunNormal
+variance_scaling, orthogonal = VarianceScaling, Orthogonal
+
 
 def get(
     identifier: Initializer | str | Mapping[str, Any] | Callable[..., Any],

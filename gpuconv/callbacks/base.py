@@ -47,15 +47,26 @@ class Callback:
 
     def on_train_batch_begin(self, batch: int, logs: Logs) -> None:
         """Before a training batch; ``batch`` counts from 0 in each epoch."""
+        self.on_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         """After a training batch; ``logs`` are the means of this epoch so far."""
+        self.on_batch_end(batch, logs)
+
+    def on_batch_begin(self, batch: int, logs: Logs) -> None:
+        """Keras's other word for :meth:`on_train_batch_begin`."""
+
+    def on_batch_end(self, batch: int, logs: Logs) -> None:
+        """Keras's other word for :meth:`on_train_batch_end`."""
 
     def on_test_begin(self, logs: Logs) -> None:
         """Before an evaluation, also the validation within ``fit``."""
 
     def on_test_end(self, logs: Logs) -> None:
         """After an evaluation; ``logs`` is empty if an error or Ctrl-C ended it."""
+
+    def on_test_batch_begin(self, batch: int, logs: Logs) -> None:
+        """Before a batch of an evaluation; ``batch`` counts from 0."""
 
     def on_test_batch_end(self, batch: int, logs: Logs) -> None:
         """After a batch of an evaluation."""
@@ -65,6 +76,9 @@ class Callback:
 
     def on_predict_end(self, logs: Logs) -> None:
         """After ``predict`` has ended, also by an error."""
+
+    def on_predict_batch_begin(self, batch: int, logs: Logs) -> None:
+        """Before a batch of ``predict``; ``batch`` counts from 0."""
 
     def on_predict_batch_end(self, batch: int, logs: Logs) -> None:
         """After a batch of ``predict``."""

@@ -60,8 +60,14 @@ class ModelCheckpoint(MonitorCallback):
         super().__init__(monitor, mode)
         self.filepath = os.fspath(filepath)
         _check_template(self.filepath)
-        self.save_best_only = bool(save_best_only)
-        self.save_weights_only = bool(save_weights_only)
+        for name, value in (
+            ("save_best_only", save_best_only),
+            ("save_weights_only", save_weights_only),
+        ):
+            if not isinstance(value, bool):  # Keras's third argument is verbose, a number
+                raise InvalidArgumentError(f"{name} must be True or False. Received: {value!r}")
+        self.save_best_only = save_best_only
+        self.save_weights_only = save_weights_only
         self.save_freq = save_freq
         self.verbose = verbose
         self.best = (

@@ -26,6 +26,7 @@ from gpuconv.layers.adaptive_pooling import (
 )
 from gpuconv.layers.augmentation import (
     Cutout,
+    RandomBrightness,
     RandomContrast,
     RandomCrop,
     RandomFlip,
@@ -36,6 +37,7 @@ from gpuconv.layers.augmentation import (
 from gpuconv.layers.base import Layer
 from gpuconv.layers.batch_norm import BatchNormalization
 from gpuconv.layers.convolution import Conv1D, Conv2D, Conv3D
+from gpuconv.layers.cropping import Cropping1D, Cropping2D, Cropping3D
 from gpuconv.layers.dense import Dense
 from gpuconv.layers.depthwise import DepthwiseConv1D, DepthwiseConv2D
 from gpuconv.layers.global_pooling import (
@@ -65,6 +67,7 @@ from gpuconv.layers.merging import (
     multiply,
     subtract,
 )
+from gpuconv.layers.noise import GaussianDropout, GaussianNoise
 from gpuconv.layers.padding import ZeroPadding1D, ZeroPadding2D, ZeroPadding3D
 from gpuconv.layers.pooling import (
     AveragePooling1D,
@@ -74,6 +77,7 @@ from gpuconv.layers.pooling import (
     MaxPooling2D,
     MaxPooling3D,
 )
+from gpuconv.layers.prelu import PReLU
 from gpuconv.layers.preprocessing import Normalization, Rescaling
 from gpuconv.layers.registry import deserialize, register, serialize
 from gpuconv.layers.regularization import (
@@ -82,12 +86,17 @@ from gpuconv.layers.regularization import (
     SpatialDropout2D,
     SpatialDropout3D,
 )
+from gpuconv.layers.repeating import Identity, RepeatVector
 from gpuconv.layers.reshaping import Flatten, Permute, Reshape
+from gpuconv.layers.residual import ConvAdd
+from gpuconv.layers.resizing import CenterCrop, Resizing
 from gpuconv.layers.separable import SeparableConv1D, SeparableConv2D
+from gpuconv.layers.time_distributed import TimeDistributed
 from gpuconv.layers.transposed import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
 from gpuconv.layers.upsampling import UpSampling1D, UpSampling2D, UpSampling3D
 
-# Keras's short names for the same classes.
+# Keras's other names for the same classes.
+Convolution1D, Convolution2D, Convolution3D = Conv1D, Conv2D, Conv3D
 MaxPool1D = MaxPooling1D
 AvgPool1D = AveragePooling1D
 GlobalMaxPool1D = GlobalMaxPooling1D
@@ -120,6 +129,7 @@ __all__ = [
     "AvgPool2D",
     "AvgPool3D",
     "BatchNormalization",
+    "CenterCrop",
     "Concatenate",
     "Conv1D",
     "Conv1DTranspose",
@@ -127,12 +137,20 @@ __all__ = [
     "Conv2DTranspose",
     "Conv3D",
     "Conv3DTranspose",
+    "Convolution1D",
+    "Convolution2D",
+    "Convolution3D",
+    "Cropping1D",
+    "Cropping2D",
+    "Cropping3D",
     "Cutout",
     "Dense",
     "DepthwiseConv1D",
     "DepthwiseConv2D",
     "Dropout",
     "Flatten",
+    "GaussianDropout",
+    "GaussianNoise",
     "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
     "GlobalAveragePooling3D",
@@ -146,6 +164,7 @@ __all__ = [
     "GlobalMaxPooling2D",
     "GlobalMaxPooling3D",
     "GroupNormalization",
+    "Identity",
     "Input",
     "InputLayer",
     "Layer",
@@ -161,7 +180,9 @@ __all__ = [
     "Minimum",
     "Multiply",
     "Normalization",
+    "PReLU",
     "Permute",
+    "RandomBrightness",
     "RandomContrast",
     "RandomCrop",
     "RandomFlip",
@@ -169,8 +190,10 @@ __all__ = [
     "RandomTranslation",
     "RandomZoom",
     "ReLU",
+    "RepeatVector",
     "Rescaling",
     "Reshape",
+    "Resizing",
     "SeparableConv1D",
     "SeparableConv2D",
     "SiLU",
@@ -181,6 +204,7 @@ __all__ = [
     "SpatialDropout3D",
     "Subtract",
     "Tanh",
+    "TimeDistributed",
     "UpSampling1D",
     "UpSampling2D",
     "UpSampling3D",
@@ -213,6 +237,7 @@ for _cls in (
     AveragePooling2D,
     AveragePooling3D,
     BatchNormalization,
+    CenterCrop,
     Concatenate,
     Conv1D,
     Conv1DTranspose,
@@ -220,6 +245,10 @@ for _cls in (
     Conv2DTranspose,
     Conv3D,
     Conv3DTranspose,
+    ConvAdd,  # not for users: optimize_for_inference makes it, and files hold it
+    Cropping1D,
+    Cropping2D,
+    Cropping3D,
     Cutout,
     Dense,
     DepthwiseConv1D,
@@ -228,6 +257,8 @@ for _cls in (
     ELU,
     Flatten,
     GELU,
+    GaussianDropout,
+    GaussianNoise,
     GlobalAveragePooling1D,
     GlobalAveragePooling2D,
     GlobalAveragePooling3D,
@@ -235,6 +266,7 @@ for _cls in (
     GlobalMaxPooling2D,
     GlobalMaxPooling3D,
     GroupNormalization,
+    Identity,
     InputLayer,
     LayerNormalization,
     LeakyReLU,
@@ -245,7 +277,9 @@ for _cls in (
     Minimum,
     Multiply,
     Normalization,
+    PReLU,
     Permute,
+    RandomBrightness,
     RandomContrast,
     RandomCrop,
     RandomFlip,
@@ -253,8 +287,10 @@ for _cls in (
     RandomTranslation,
     RandomZoom,
     ReLU,
+    RepeatVector,
     Rescaling,
     Reshape,
+    Resizing,
     SeparableConv1D,
     SeparableConv2D,
     SiLU,
@@ -265,6 +301,7 @@ for _cls in (
     SpatialDropout3D,
     Subtract,
     Tanh,
+    TimeDistributed,
     UpSampling1D,
     UpSampling2D,
     UpSampling3D,

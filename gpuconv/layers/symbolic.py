@@ -7,6 +7,7 @@ back from its outputs and so knows what to run.
 
 from __future__ import annotations
 
+import numbers
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -61,21 +62,41 @@ class SymbolicTensor:
         )
 
     def __add__(self, other: Any) -> Any:
-        return self._merged("Add", other)
+        return self._scaled(1.0, other) if _is_number(other) else self._merged("Add", other)
 
     def __sub__(self, other: Any) -> Any:
-        return self._merged("Subtract", other)
+        return self._scaled(1.0, -other) if _is_number(other) else self._merged("Subtract", other)
 
     def __mul__(self, other: Any) -> Any:
-        return self._merged("Multiply", other)
+        return self._scaled(other, 0.0) if _is_number(other) else self._merged("Multiply", other)
+
+    def __truediv__(self, other: Any) -> Any:
+        if not _is_number(other) or other == 0:
+            raise InvalidArgumentError(
+                f"an output of a layer can be divided by a number. Received: {shown(other)}"
+            )
+        return self._scaled(1.0 / other, 0.0)
+
+    def __neg__(self) -> Any:
+        return self._scaled(-1.0, 0.0)
+
+    def __rsub__(self, other: Any) -> Any:
+        return self._scaled(-1.0, other) if _is_number(other) else self._merged("Subtract", other)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def _scaled(self, scale: float, offset: float) -> Any:
+        from gpuconv.layers.preprocessing import Rescaling
+
+        return Rescaling(float(scale), float(offset), dtype=self.dtype or "float32")(self)
 
     def _merged(self, kind: str, other: Any) -> Any:
         from gpuconv.layers import merging
 
         if not isinstance(other, SymbolicTensor):
             raise InvalidArgumentError(
-                f"outputs of layers can be combined with each other; use a layer for the rest, "
-                f"such as Rescaling. Received: {shown(other)}"
+                f"outputs of layers can be combined with each other and with numbers; use a layer "
+                f"for the rest. Received: {shown(other)}"
             )
         return getattr(merging, kind)()([self, other])
 
@@ -91,6 +112,7 @@ class Node:
         inputs: what it was called with.
         shapes: of its outputs.
         many: whether the layer gives a list of outputs.
+        training: how the layer always runs here; None: as the model does.
     """
 
     def __init__(
@@ -99,11 +121,13 @@ class Node:
         inputs: tuple[SymbolicTensor, ...],
         shapes: Sequence[tuple[Any, ...]],
         many: bool = False,
+        training: bool | None = None,
     ) -> None:
         self.layer = layer
         self.inputs = inputs
         self.shapes = tuple(shapes)
         self.many = many
+        self.training = training
 
     def output(self, index: int = 0) -> SymbolicTensor:
         """One of the outputs."""
@@ -114,6 +138,10 @@ class Node:
         """The output, or a list of them."""
         outputs = [self.output(index) for index in range(len(self.shapes))]
         return outputs if self.many else outputs[0]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_symbolic(x: Any) -> bool:
@@ -128,7 +156,7 @@ def several_shapes(shape: Any) -> bool:
     return isinstance(shape, list) and all(isinstance(part, (list, tuple)) for part in shape)
 
 
-def call_symbolically(layer: Layer, x: Any) -> Any:
+def call_symbolically(layer: Layer, x: Any, training: bool | None = None) -> Any:
     """Note a call; return its output, or a list of them.
 
     Raises:
@@ -144,14 +172,18 @@ def call_symbolically(layer: Layer, x: Any) -> Any:
     if len(parts) > 1 and not layer.several_inputs:
         raise InvalidArgumentError(f"{layer.name} has one input. Received: {len(parts)}")
     shapes: Any = [part.shape for part in parts]
-    return note_call(layer, parts, shapes if layer.several_inputs else shapes[0])
+    shape = shapes if layer.several_inputs else shapes[0]
+    return note_call(layer, parts, shape, None if training is None else bool(training))
 
 
-def note_call(layer: Layer, inputs: tuple[SymbolicTensor, ...], shape: Any) -> Any:
+def note_call(
+    layer: Layer, inputs: tuple[SymbolicTensor, ...], shape: Any, training: bool | None = None
+) -> Any:
     """Build the layer for inputs of this shape, and note the call."""
     layer.build(shape)
     result = layer.compute_output_shape(shape)
     many = several_shapes(result)
-    node = Node(layer, inputs, [tuple(one) for one in (result if many else [result])], many)
+    shapes = [tuple(one) for one in (result if many else [result])]
+    node = Node(layer, inputs, shapes, many, training)
     layer.nodes.append(weakref.ref(node))
     return node.result

@@ -16,23 +16,51 @@ from gpuconv.metrics.accuracy import (
 )
 from gpuconv.metrics.base import MeanMetric, Metric
 from gpuconv.metrics.confusion import ConfusionMatrix, Precision, Recall
-from gpuconv.metrics.means import Mean, MeanAbsoluteError, MeanSquaredError
+from gpuconv.metrics.counts import (
+    AUC,
+    F1Score,
+    FalseNegatives,
+    FalsePositives,
+    TrueNegatives,
+    TruePositives,
+)
+from gpuconv.metrics.means import (
+    BinaryCrossentropy,
+    CategoricalCrossentropy,
+    Mean,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    RootMeanSquaredError,
+    SparseCategoricalCrossentropy,
+)
+from gpuconv.metrics.overlap import MeanIoU
 
 __all__ = [
+    "AUC",
     "AccuracyByShape",
     "BinaryAccuracy",
+    "BinaryCrossentropy",
     "CategoricalAccuracy",
+    "CategoricalCrossentropy",
     "ConfusionMatrix",
+    "F1Score",
+    "FalseNegatives",
+    "FalsePositives",
     "Mean",
     "MeanAbsoluteError",
+    "MeanIoU",
     "MeanMetric",
     "MeanSquaredError",
     "Metric",
     "Precision",
     "Recall",
+    "RootMeanSquaredError",
     "SparseCategoricalAccuracy",
+    "SparseCategoricalCrossentropy",
     "SparseTopKCategoricalAccuracy",
     "TopKCategoricalAccuracy",
+    "TrueNegatives",
+    "TruePositives",
     "get",
     "register",
     "serialize",
@@ -51,6 +79,14 @@ _registry.register(Recall)
 _registry.register(Mean)
 _registry.register(MeanSquaredError, "mean_squared_error", "mse", "MSE")
 _registry.register(MeanAbsoluteError, "mean_absolute_error", "mae", "MAE")
+
+for _cls in (TruePositives, FalsePositives, TrueNegatives, FalseNegatives, AUC, MeanIoU):
+    _registry.register(_cls)
+_registry.register(BinaryCrossentropy)
+_registry.register(CategoricalCrossentropy)
+_registry.register(SparseCategoricalCrossentropy)
+_registry.register(F1Score, "f1_score")
+_registry.register(RootMeanSquaredError, "root_mean_squared_error", "rmse")
 
 register = _registry.register
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from gpuconv import losses
@@ -56,3 +57,53 @@ class MeanAbsoluteError(MeanMetric):
 
     def values(self, y_true: Array, y_pred: Array) -> Array:
         return losses.MeanAbsoluteError().per_sample(y_true, y_pred)
+
+
+class RootMeanSquaredError(Metric):
+    """Root of the mean of ``(y - t)^2``; shapes as in :class:`gpuconv.losses.MeanSquaredError`."""
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name)
+        self._squares = MeanSquaredError()
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        self._squares.update_state(y_true, y_pred, sample_weight)
+
+    def result(self) -> float:
+        """Return the root of the weighted mean over all samples since the last reset."""
+        return math.sqrt(self._squares.result())
+
+    def reset_state(self) -> None:
+        self._squares.reset_state()
+
+
+class _Crossentropy(MeanMetric):
+    """Base of cross-entropies as metrics: those of ``gpuconv.losses``, which see."""
+
+    _loss: type[losses.Loss]
+
+    def __init__(self, name: str | None = None, from_logits: bool = False) -> None:
+        super().__init__(name)
+        self.from_logits = bool(from_logits)
+
+    def values(self, y_true: Array, y_pred: Array) -> Array:
+        loss: Any = self._loss
+        return loss(from_logits=self.from_logits).per_sample(y_true, y_pred)
+
+
+class BinaryCrossentropy(_Crossentropy):
+    """Mean of :class:`gpuconv.losses.BinaryCrossentropy`."""
+
+    _loss = losses.BinaryCrossentropy
+
+
+class CategoricalCrossentropy(_Crossentropy):
+    """Mean of :class:`gpuconv.losses.CategoricalCrossentropy`."""
+
+    _loss = losses.CategoricalCrossentropy
+
+
+class SparseCategoricalCrossentropy(_Crossentropy):
+    """Mean of :class:`gpuconv.losses.SparseCategoricalCrossentropy`."""
+
+    _loss = losses.SparseCategoricalCrossentropy

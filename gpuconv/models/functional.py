@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gpuconv import layers as layer_registry
@@ -56,6 +57,7 @@ class Functional(Model):
                     tuple(slots[symbol.key] for symbol in node.inputs),
                     tuple(slots[node.output(i).key] for i in range(len(node.shapes))),
                     node.many,
+                    node.training,
                 )
                 for node in nodes
             ),
@@ -98,6 +100,32 @@ class Functional(Model):
                 used.add(name)
             counts[stem] += 1
 
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the inputs, for data in dicts."""
+        return [layer.name for layer in self.input_layers]
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs: of the layers that they come from, numbered where one has two."""
+        inputs = zip(self.plan.inputs, self.input_layers, strict=True)
+        makers = {slot: layer.name for slot, layer in inputs}
+        for step in self.plan.steps:
+            makers.update(dict.fromkeys(step.outputs, step.layer.name))
+        names: list[str] = []
+        for slot in self.plan.outputs:
+            name, count = makers[slot], 0
+            while name in names:
+                count += 1
+                name = f"{makers[slot]}_{count}"
+            names.append(name)
+        return names
+
+    @property
+    def several_outputs(self) -> bool:
+        """Whether the model gives a list of outputs, as it was made with one."""
+        return self.plan.many
+
     # --- as a graph -------------------------------------------------------------------
 
     @property
@@ -121,7 +149,8 @@ class Functional(Model):
             symbols[slot] = layer.symbol()
         for step in self.plan.steps:
             given: Any = [symbols[slot] for slot in step.inputs]
-            made = call_symbolically(step.layer, given if step.layer.several_inputs else given[0])
+            given = given if step.layer.several_inputs else given[0]
+            made = call_symbolically(step.layer, given, step.training)
             symbols.update(zip(step.outputs, made if step.many else [made], strict=True))
         self._inputs = [symbols[slot] for slot in self.plan.inputs]
         self._outputs = [symbols[slot] for slot in self.plan.outputs]
@@ -173,36 +202,37 @@ class Functional(Model):
     def without_softmax(self) -> Layer | None:
         if self.plan.many:
             return None
-        (output,) = self.plan.outputs
-        makers = [n for n, step in enumerate(self.plan.steps) if output in step.outputs]
-        readers = [step for step in self.plan.steps if output in step.inputs]
-        if not makers or readers or self.plan.steps[makers[0]].many:
-            return None
-        step = self.plan.steps[makers[0]]
-        logits = step.layer.without_softmax()
-        if logits is None:
-            return None
+        twin, fused = self.with_logits([0])
+        return twin if fused else None
+
+    def with_logits(self, outputs: Sequence[int]) -> tuple[Layer, list[int]]:
         steps = list(self.plan.steps)
-        steps[makers[0]] = Step(logits, step.inputs, step.outputs)
+        twins: dict[int, Layer] = {}  # one for all calls of a layer
+        fused = []
+        for number in outputs:
+            at = self._only_maker(self.plan.outputs[number])
+            if at is None:
+                continue
+            step = steps[at]
+            logits = twins.get(id(step.layer)) or step.layer.without_softmax()
+            if logits is not None:
+                twins[id(step.layer)] = logits
+                steps[at] = replace(step, layer=logits)
+                fused.append(number)
+        if not fused:
+            return self, fused
         twin = copy.copy(self)
-        twin.plan = Plan(tuple(steps), self.plan.inputs, self.plan.outputs)
-        twin.layers = [logits if layer is step.layer else layer for layer in self.layers]
-        return twin
+        twin.plan = replace(self.plan, steps=tuple(steps))
+        twin.layers = list(dict.fromkeys([*self.input_layers, *(step.layer for step in steps)]))
+        return twin, fused
 
-    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, metrics: Any = None) -> None:
-        """Choose how to train; see ``Model.compile``.
-
-        Raises:
-            InvalidArgumentError: an unknown name, or a loss for a model of several outputs: of
-                these each can be trained as the output of a model of its own.
-        """
-        if self.plan.many and loss is not None:
-            raise InvalidArgumentError(
-                f"{self.name} has {len(self.plan.outputs)} outputs, and fit trains models of one; "
-                f"run forward and backward with a gradient for each, or train "
-                f"gpuconv.Model(inputs, one_output). Received: loss={loss!r}"
-            )
-        super().compile(optimizer, loss, metrics)
+    def _only_maker(self, slot: int) -> int | None:
+        """The step that makes this output and nothing else, if the output is read nowhere else."""
+        makers = [n for n, step in enumerate(self.plan.steps) if slot in step.outputs]
+        readers = [step for step in self.plan.steps if slot in step.inputs]
+        if not makers or readers or self.plan.outputs.count(slot) > 1:
+            return None
+        return None if self.plan.steps[makers[0]].many else makers[0]
 
     # --- configuration ----------------------------------------------------------------
 
@@ -215,7 +245,12 @@ class Functional(Model):
             "layers": [layer_registry.serialize(layer) for layer in self.layers],
             "inputs": [numbers[id(layer)] for layer in self.input_layers],
             "steps": [
-                [numbers[id(step.layer)], list(step.inputs), list(step.outputs)]
+                [
+                    numbers[id(step.layer)],
+                    list(step.inputs),
+                    list(step.outputs),
+                    *([] if step.training is None else [step.training]),
+                ]
                 for step in self.plan.steps
             ],
             "outputs": list(self.plan.outputs),
@@ -235,9 +270,9 @@ class Functional(Model):
                 )
             symbols[slot] = entrance.symbol()
         inputs = list(symbols.values())
-        for number, reads, writes in config["steps"]:
+        for number, reads, writes, *fixed in config["steps"]:
             layer, given = made[number], [symbols[slot] for slot in reads]
-            result = call_symbolically(layer, given if layer.several_inputs else given[0])
+            result = call_symbolically(layer, given if layer.several_inputs else given[0], *fixed)
             several = result if isinstance(result, list) else [result]
             symbols.update(zip(writes, several, strict=True))
         outputs: Any = [symbols[slot] for slot in config["outputs"]]

@@ -14,6 +14,7 @@ learns and nobody asked for the gradient of the inputs, the step computes none.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,12 +33,14 @@ class Step:
         layer: what is called. One that is called several times has several steps.
         inputs, outputs: slots.
         many: whether the layer gives a list of outputs.
+        training: how the layer always runs; None: as the model does.
     """
 
     layer: Layer
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     many: bool = False
+    training: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,9 @@ class Plan:
         """Compute ``(y, backward)``; see :class:`GraphBackward`."""
         closures: list[Backward | None] = []
 
-        def compute(layer: Layer, inputs: Any) -> Any:
-            y, closure = layer.run(inputs, training)
+        def compute(step: Step, inputs: Any) -> Any:
+            fixed = step.training
+            y, closure = step.layer.run(inputs, training if fixed is None else fixed)
             closures.append(closure)
             return y
 
@@ -76,7 +80,11 @@ class Plan:
 
     def infer(self, x: Any) -> Any:
         """Compute ``y`` alone."""
-        return self._walk(x, lambda layer, inputs: layer.infer(inputs))
+
+        def compute(step: Step, inputs: Any) -> Any:
+            return step.layer.run(inputs, True)[0] if step.training else step.layer.infer(inputs)
+
+        return self._walk(x, compute)
 
     def shapes(self, input_shape: Any) -> dict[int, Any]:
         """Return the shape in every slot, for the shape of the inputs.
@@ -104,10 +112,10 @@ class Plan:
         values: dict[int, Any] = dict(
             zip(self.inputs, x if len(self.inputs) > 1 else [x], strict=True)
         )
-        last = self._last_reads()
+        last = self._last_reads
         for number, step in enumerate(self.steps):
             inputs: Any = [values[slot] for slot in step.inputs]
-            y = compute(step.layer, inputs if step.layer.several_inputs else inputs[0])
+            y = compute(step, inputs if step.layer.several_inputs else inputs[0])
             del inputs
             for slot in step.inputs:
                 if last[slot] == number:
@@ -117,6 +125,7 @@ class Plan:
         several = [values[slot] for slot in self.outputs]
         return several if self.many else several[0]
 
+    @functools.cached_property
     def _last_reads(self) -> dict[int, int]:
         """The last step that reads each slot; outputs are read at the end."""
         last = {slot: number for number, step in enumerate(self.steps) for slot in step.inputs}

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuconv import layers, losses, metrics, optimizers
-from gpuconv.backends.arrays import array_module, to_numpy
+from gpuconv import layers, optimizers
+from gpuconv.backends.arrays import overwrite, to_numpy
 from gpuconv.errors import FileFormatError, GpuconvError, InvalidArgumentError, NotBuiltError
 from gpuconv.io import pack, read_model_file, unpack, write_model_file
 from gpuconv.models.model import Model
@@ -56,8 +56,7 @@ def save_model(
         tensors.update({_OPTIMIZER + k.removeprefix(prefix): to_numpy(a) for k, a in state.items()})
         compiled = {
             "optimizer": optimizers.serialize(model.optimizer),
-            "loss": None if model.loss is None else losses.serialize(model.loss),
-            "metrics": [metrics.serialize(metric) for metric in model.metrics],
+            **({} if model.objectives is None else model.objectives.get_config()),
         }
     kept, arrays = pack(progress, _PROGRESS)
     tensors.update(arrays)
@@ -96,7 +95,12 @@ def load_model(path: str | os.PathLike[str], backend: str | None = None) -> Mode
         model.build(_shape_of(configuration["input_shape"]))
         compiled = configuration["compiled"]
         if compiled is not None:
-            model.compile(compiled["optimizer"], compiled["loss"], compiled["metrics"])
+            model.compile(
+                compiled["optimizer"],
+                compiled["loss"],
+                compiled["metrics"],
+                compiled.get("loss_weights"),  # files of before do not have it
+            )
     except (GpuconvError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise FileFormatError(
             f"the configuration in the file does not describe a model: {error}. Received: {path}"
@@ -126,6 +130,19 @@ def restore_model(model: Model, path: str | os.PathLike[str]) -> dict[str, Any]:
     _restore(model, configuration, tensors, path)
     progress: dict[str, Any] = unpack(configuration.get("progress") or {}, tensors)
     return progress
+
+
+def read_weights(model: Model, path: str | os.PathLike[str]) -> None:
+    """Put the weights of a file that ``save`` or ``save_weights`` wrote into an existing model.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileFormatError: damaged or foreign, or of a model with other layers; the model is then
+            unchanged.
+    """
+    if not model.built:
+        raise NotBuiltError(f"{model.name} has no weights yet: build it or call it first")
+    _restore(model, {}, read_model_file(path)[1], path)
 
 
 def _restore(
@@ -164,7 +181,7 @@ def _restore(
                 f"Received: {path}"
             ) from error
     for name, target in targets.items():
-        target[...] = array_module(target).asarray(stored[name], dtype=target.dtype)
+        overwrite(target, stored[name])
     if "shuffle" in streams and model.shuffle_stream is None:
         model.shuffle_stream = SeedStream(0)
     for name, stream in _streams(model).items():

@@ -7,14 +7,19 @@ from typing import Any
 
 from gpuconv.configurable import Registry
 from gpuconv.optimizers import schedules, torch_forms
+from gpuconv.optimizers.adaptive import Adadelta, Adamax, Lion, Nadam
 from gpuconv.optimizers.base import Optimizer
 from gpuconv.optimizers.keras_forms import SGD, Adagrad, Adam, AdamW, RMSprop
 
 __all__ = [
     "SGD",
+    "Adadelta",
     "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
+    "Lion",
+    "Nadam",
     "Optimizer",
     "RMSprop",
     "get",
@@ -25,7 +30,7 @@ __all__ = [
 ]
 
 _registry: Registry[Optimizer] = Registry("optimizer", Optimizer)
-for _cls in (SGD, Adam, AdamW, RMSprop, Adagrad):
+for _cls in (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, Adamax, Nadam, Lion):
     _registry.register(_cls, _cls.__name__.lower())
 for _form in (
     torch_forms.SGD,

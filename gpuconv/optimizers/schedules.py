@@ -164,6 +164,83 @@ class PolynomialDecay(Schedule):
         return span * math.pow(1 - part, self.power) + self.end_learning_rate
 
 
+class InverseTimeDecay(Schedule):
+    """``initial_learning_rate / (1 + decay_rate * step / decay_steps)``.
+
+    Args:
+        initial_learning_rate: rate of step 0.
+        decay_steps, decay_rate: as in the formula.
+        staircase: whether ``step / decay_steps`` is rounded down to an integer.
+
+    Raises:
+        InvalidArgumentError: an impossible value.
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: int,
+        decay_rate: float,
+        staircase: bool = False,
+    ) -> None:
+        self.initial_learning_rate = _rate(initial_learning_rate, "initial_learning_rate")
+        self.decay_steps = _steps(decay_steps, "decay_steps")
+        self.decay_rate = _rate(decay_rate, "decay_rate")
+        self.staircase = bool(staircase)
+
+    def __call__(self, step: int) -> float:
+        part = step / self.decay_steps
+        if self.staircase:
+            part = math.floor(part)
+        return self.initial_learning_rate / (1 + self.decay_rate * part)
+
+
+class CosineDecayRestarts(Schedule):
+    """Half periods of a cosine, one after another (SGDR: Loshchilov and Hutter 2017).
+
+    Args:
+        initial_learning_rate: rate of step 0.
+        first_decay_steps: length of the first period.
+        t_mul: each period is this many times as long as the one before; at least 1.
+        m_mul: each period begins at this many times the rate of the one before.
+        alpha: the least rate, as a part of ``initial_learning_rate``.
+
+    Raises:
+        InvalidArgumentError: an impossible value.
+    """
+
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        first_decay_steps: int,
+        t_mul: float = 2.0,
+        m_mul: float = 1.0,
+        alpha: float = 0.0,
+    ) -> None:
+        self.initial_learning_rate = _rate(initial_learning_rate, "initial_learning_rate")
+        self.first_decay_steps = _steps(first_decay_steps, "first_decay_steps")
+        self.t_mul = _rate(t_mul, "t_mul")
+        if self.t_mul < 1:
+            raise InvalidArgumentError(f"t_mul must be at least 1. Received: {t_mul!r}")
+        self.m_mul = _rate(m_mul, "m_mul")
+        self.alpha = _rate(alpha, "alpha")
+
+    def __call__(self, step: int) -> float:
+        begin, length, restarts = 0.0, float(self.first_decay_steps), 0
+        if self.t_mul == 1:
+            restarts = int(step // length)
+            begin = restarts * length
+        else:
+            while step >= begin + length:
+                begin, length, restarts = begin + length, length * self.t_mul, restarts + 1
+        cosine = 0.5 * self.m_mul**restarts * (1 + math.cos(math.pi * (step - begin) / length))
+        return self.initial_learning_rate * ((1 - self.alpha) * cosine + self.alpha)
+
+
+LearningRateSchedule = Schedule
+"""Keras's name of the base class."""
+
+
 def _rate(value: float, name: str) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not (number and math.isfinite(value) and value >= 0):
@@ -185,6 +262,8 @@ _registry.register(ExponentialDecay)
 _registry.register(CosineDecay)
 _registry.register(PiecewiseConstantDecay)
 _registry.register(PolynomialDecay)
+_registry.register(InverseTimeDecay)
+_registry.register(CosineDecayRestarts)
 
 register = _registry.register
 

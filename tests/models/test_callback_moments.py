@@ -67,7 +67,8 @@ def test_the_moments_of_fit() -> None:
     assert listener.calls == [
         "train_begin",
         "epoch_begin 0", *batches, "epoch_end 0",
-        "epoch_begin 1", *batches, "test_begin", "test_batch_end 0", "test_end", "epoch_end 1",
+        "epoch_begin 1", *batches,
+        "test_begin", "test_batch_begin 0", "test_batch_end 0", "test_end", "epoch_end 1",
         "train_end",
     ]  # fmt: skip
     assert listener.logs["on_train_batch_end"] == ["loss", "mae"]
@@ -79,8 +80,10 @@ def test_the_moments_of_evaluate_and_predict() -> None:
     model.evaluate(X, Y, 3, verbose=0, callbacks=listener)
     model.predict(X, 3, verbose=0, callbacks=listener)
     assert listener.calls == [
-        "test_begin", "test_batch_end 0", "test_batch_end 1", "test_end",
-        "predict_begin", "predict_batch_end 0", "predict_batch_end 1", "predict_end",
+        "test_begin", "test_batch_begin 0", "test_batch_end 0",
+        "test_batch_begin 1", "test_batch_end 1", "test_end",
+        "predict_begin", "predict_batch_begin 0", "predict_batch_end 0",
+        "predict_batch_begin 1", "predict_batch_end 1", "predict_end",
     ]  # fmt: skip
     assert listener.logs["on_test_end"] == ["loss", "mae"]
 
@@ -97,9 +100,9 @@ def test_an_error_still_ends_everything() -> None:
         model.predict(X, 5, verbose=0, callbacks=[listener, broken])
     assert listener.calls == [
         "train_begin", "epoch_begin 0", "train_batch_begin 0", "train_batch_end 0",
-        "test_begin", "test_batch_end 0", "test_end", "train_end",
-        "test_begin", "test_batch_end 0", "test_end",
-        "predict_begin", "predict_batch_end 0", "predict_end",
+        "test_begin", "test_batch_begin 0", "test_batch_end 0", "test_end", "train_end",
+        "test_begin", "test_batch_begin 0", "test_batch_end 0", "test_end",
+        "predict_begin", "predict_batch_begin 0", "predict_batch_end 0", "predict_end",
     ]  # fmt: skip
 
 

@@ -220,10 +220,12 @@ def test_the_moments_of_evaluate_and_predict() -> None:
 
     model = compiled()
     model.evaluate(X, Y, batch_size=4, callbacks=[Listen()], verbose=0)
-    assert heard == ["on_test_begin", "on_test_batch_end", "on_test_batch_end", "on_test_end"]
+    batches = ["on_test_batch_begin", "on_test_batch_end"] * 2
+    assert heard == ["on_test_begin", *batches, "on_test_end"]
     heard.clear()
     model.predict(X, batch_size=4, callbacks=Listen(), verbose=0)
-    assert heard == ["on_predict_begin", *["on_predict_batch_end"] * 2, "on_predict_end"]
+    batches = ["on_predict_batch_begin", "on_predict_batch_end"] * 2
+    assert heard == ["on_predict_begin", *batches, "on_predict_end"]
 
 
 def test_verbose(capsys: pytest.CaptureFixture[str]) -> None:

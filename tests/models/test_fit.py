@@ -45,6 +45,7 @@ def test_the_words_of_fit_and_their_defaults() -> None:
         "sample_weight": None,
         "initial_epoch": 0,
         "steps_per_epoch": None,
+        "validation_steps": None,
         "validation_batch_size": None,
         "validation_freq": 1,
     }

@@ -27,6 +27,10 @@ class FakeModel:
         self.weight = np.full(1, -1.0)
         self.saved: list[tuple[str, bool]] = []
 
+    @property
+    def named_metrics(self) -> dict[str, Any]:
+        return {metric.name: metric for metric in self.metrics}
+
     def get_weights(self) -> list[np.ndarray[Any, Any]]:
         return [self.weight.copy()]
 

@@ -83,6 +83,7 @@ def test_the_backend_in_force_with_its_reason(monkeypatch):
         "cpu (automatic: CUDA is not available (no NVIDIA driver))"
     )
     monkeypatch.setenv("GPUCONV_BACKEND", "cpu:numpy")
+    selection.environment.cache_clear()
     assert collect()["backend"].reason == "cpu ('cpu:numpy' was asked for by GPUCONV_BACKEND)"
     with selection.use_backend("cpu"):
         assert collect()["backend"].reason == "cpu ('cpu' was asked for by use_backend)"

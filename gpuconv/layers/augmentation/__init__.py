@@ -2,6 +2,7 @@
 
 from gpuconv.layers.augmentation.affine import RandomRotation, RandomTranslation, RandomZoom
 from gpuconv.layers.augmentation.base import Augmentation
+from gpuconv.layers.augmentation.brightness import RandomBrightness
 from gpuconv.layers.augmentation.contrast import RandomContrast
 from gpuconv.layers.augmentation.crop import RandomCrop
 from gpuconv.layers.augmentation.cutout import Cutout
@@ -10,6 +11,7 @@ from gpuconv.layers.augmentation.flip import RandomFlip
 __all__ = [
     "Augmentation",
     "Cutout",
+    "RandomBrightness",
     "RandomContrast",
     "RandomCrop",
     "RandomFlip",

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpuconv.backends.base import Array
 from gpuconv.errors import InvalidArgumentError, ShapeError, shown
-from gpuconv.geometry import entries_of
+from gpuconv.geometry import Extents, entries_of
 from gpuconv.layers.arguments import as_number
 from gpuconv.layers.base import Backward, Shape
 from gpuconv.layers.seeded import Seeded
@@ -40,7 +40,7 @@ class Augmentation(Spatial, Seeded):
                 f"Received: shape {tuple(shape)}"
             )
 
-    def output_extents(self, extents: tuple[int, ...], channels: int) -> tuple[int, ...]:
+    def output_extents(self, extents: Extents, channels: int) -> Extents:
         return (*extents, channels)
 
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:

@@ -47,7 +47,7 @@ class RandomContrast(Augmentation):
     ) -> None:
         super().__init__(seed=seed, data_format=data_format, **kwargs)
         self.factor = as_factor(factor, "factor", 0.0, 1.0)
-        self.value_range = _as_range(value_range)
+        self.value_range = as_range(value_range)
 
     def augment(self, x: Array, uniform: Numbers) -> tuple[Array, Backward]:
         xp = array_module(x)
@@ -71,7 +71,7 @@ class RandomContrast(Augmentation):
         return xp.clip(y, low, high), backward
 
 
-def _as_range(value: Any) -> tuple[float, float]:
+def as_range(value: Any) -> tuple[float, float]:
     """Return ``(low, high)``.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpuconv.backends.arrays import array_module, constant
 from gpuconv.backends.base import Array
-from gpuconv.geometry import as_int
+from gpuconv.geometry import Extents, as_int
 from gpuconv.layers.augmentation.base import Augmentation, Numbers
 from gpuconv.layers.augmentation.sampling import resample, resample_backward
 from gpuconv.layers.base import Backward
@@ -49,7 +49,7 @@ class RandomCrop(Augmentation):
         self.height = as_int(height, "height", 1)
         self.width = as_int(width, "width", 1)
 
-    def output_extents(self, extents: tuple[int, ...], channels: int) -> tuple[int, ...]:
+    def output_extents(self, extents: Extents, channels: int) -> Extents:
         return self.height, self.width, channels
 
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:

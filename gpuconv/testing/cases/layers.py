@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,7 +38,7 @@ class LayerCase:
 
     def make(self, **more: Any) -> Layer:
         """Build the layer, in float64 unless ``dtype`` says otherwise."""
-        return self.cls(**{"dtype": "float64", **self.arguments, **more})
+        return self.cls(**{"dtype": "float64", **copy.deepcopy(self.arguments), **more})
 
     def input(self, seed: int = 0, batch: int | None = None) -> Any:
         """Normal random float64 numbers of the shape, with another batch size if given."""
@@ -106,6 +107,16 @@ LAYER_CASES: Final = (
     _case("ZeroPadding1D", _1D, padding=(1, 2)),
     _case("ZeroPadding2D", _2D, padding=((1, 2), (0, 3))),
     _case("ZeroPadding3D", _3D, padding=1),
+    _case("Cropping1D", _1D, cropping=(1, 2)),
+    _case("Cropping2D", _2D, cropping=((1, 2), (0, 3))),
+    _case("Cropping3D", _3D),
+    _case("Resizing", _2D, height=4, width=9),
+    _case("Resizing", _2D, "nearest", height=10, width=3, interpolation="nearest"),
+    _case("CenterCrop", _2D, height=4, width=3),
+    _case("CenterCrop", _2D, "larger", height=9, width=4),
+    _case("RepeatVector", (3, 4), n=5),
+    _case("Identity", _2D),
+    _case("TimeDistributed", (2, 3, 5, 4, 2), layer=layers.Conv2D(3, 2, dtype="float64")),
     _case("UpSampling1D", _1D, size=3),
     _case("UpSampling2D", _2D, size=(2, 3)),
     _case("UpSampling2D", _2D, "bilinear", size=(2, 3), interpolation="bilinear"),
@@ -131,6 +142,8 @@ LAYER_CASES: Final = (
     _case("Sigmoid", _2D),
     _case("Tanh", _2D),
     _case("SiLU", _2D),
+    _case("PReLU", _2D, alpha_initializer="ones"),
+    _case("PReLU", _2D, "shared", shared_axes=[1, 2]),
     _case("Softmax", _2D),
     _case("Softmax", _2D, "axis", axis=1),
     _case("Softmax", _2D, "axes", axis=(1, 2)),
@@ -151,6 +164,8 @@ LAYER_CASES: Final = (
     _case("SpatialDropout1D", _1D, rate=0.4, seed=5),
     _case("SpatialDropout2D", _2D, rate=0.4, seed=5),
     _case("SpatialDropout3D", _3D, rate=0.4, seed=5),
+    _case("GaussianNoise", _2D, stddev=0.4, seed=5),
+    _case("GaussianDropout", _2D, rate=0.4, seed=5),
     # augmentation
     _case("RandomFlip", _2D, seed=5),
     _case("RandomFlip", _2D, "horizontal", mode="horizontal", seed=5),
@@ -163,6 +178,7 @@ LAYER_CASES: Final = (
     _case("RandomZoom", _2D, height_factor=0.5, seed=5),
     _case("RandomZoom", _2D, "constant", height_factor=(-0.5, -0.1), width_factor=(0.1, 0.7), fill_mode="constant", seed=5),
     _case("RandomContrast", _2D, factor=0.5, value_range=(-2.0, 2.0), seed=5),
+    _case("RandomBrightness", _2D, factor=(-0.3, 0.5), value_range=(-2.0, 2.0), seed=5),
     _case("Cutout", _2D, size=(3, 2), fill_value=0.5, seed=5),
     # several inputs
     *(_case(name, [_1D] * 3) for name in ("Add", "Multiply", "Average", "Maximum", "Minimum")),

@@ -1,4 +1,4 @@
-"""Small helpers that Keras programs use."""
+"""Labels and inputs as arrays: to_categorical and normalize."""
 
 from __future__ import annotations
 
@@ -38,3 +38,23 @@ def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray[Any, An
             f"class numbers must lie from 0 to {count - 1}. Received: {least} to {largest}"
         )
     return (labels[..., np.newaxis] == np.arange(count)).astype(np.float64)
+
+
+def normalize(x: Any, axis: int = -1, order: int = 2) -> np.ndarray[Any, Any]:
+    """Return ``x`` divided by its norm along an axis, as ``keras.utils.normalize``.
+
+    Args:
+        x: numbers of any shape.
+        axis: along which the norm is taken; a norm of 0 counts as 1.
+        order: of the norm, at least 1.
+
+    Raises:
+        InvalidArgumentError: an impossible axis or order.
+    """
+    array = np.atleast_1d(np.asarray(x))
+    if not -array.ndim <= as_int(axis, "axis") < array.ndim:
+        raise InvalidArgumentError(
+            f"axis must be one of an array of {array.ndim} dimensions. Received: {axis}"
+        )
+    norm = np.linalg.norm(array, as_int(order, "order", 1), axis, keepdims=True)
+    return np.asarray(array / np.where(norm == 0, 1, norm))
