@@ -7,11 +7,13 @@ User words (``padding="same"``, ``stride=2``) are turned once into a frozen geom
 from gpuconv.geometry.convolution import ConvGeometry, Phase
 from gpuconv.geometry.padding import PADDING_MODES, resolve_padding, same_pads
 from gpuconv.geometry.pooling import PoolGeometry
+from gpuconv.geometry.unknown import Extents, where_known
 from gpuconv.geometry.words import as_extents, as_int, as_open_shape, as_tuple, entries_of
 
 __all__ = [
     "PADDING_MODES",
     "ConvGeometry",
+    "Extents",
     "Phase",
     "PoolGeometry",
     "as_extents",
@@ -21,4 +23,5 @@ __all__ = [
     "entries_of",
     "resolve_padding",
     "same_pads",
+    "where_known",
 ]

@@ -89,6 +89,19 @@ class ConvGeometry:
                 f"the output {self.output}"
             )
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        # Once: caches ask for it several times in every operation.
+        return hash(
+            (
+                *(self.batch, self.in_channels, self.out_channels, self.groups),
+                *(self.input, self.kernel, self.stride, self.dilation, self.pads),
+            )
+        )
+
     @property
     def rank(self) -> int:
         """Number of spatial dimensions."""

@@ -55,6 +55,20 @@ class PoolGeometry:
                 f"would give the output {self.output}"
             )
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        # Once: caches ask for it several times in every operation.
+        return hash(
+            (
+                *(self.batch, self.channels, self.ceil_mode, self.count_include_pad),
+                *(self.input, self.window, self.stride, self.dilation, self.pads),
+                self.divisor_override or 0,
+            )
+        )
+
     @property
     def rank(self) -> int:
         """Number of spatial dimensions."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpuconv.backends.base import Array
+from gpuconv.geometry import Extents
 from gpuconv.layers.base import Backward
 from gpuconv.layers.spatial import Spatial
 from gpuconv.ops import adaptive_pool as ops
@@ -23,8 +24,11 @@ class AdaptivePoolingND(Spatial):
         super().__init__(data_format=data_format, **kwargs)
         self.output_size = ops.output_size_of(output_size, self.rank)
 
-    def output_extents(self, extents: tuple[int, ...], channels: int) -> tuple[int, ...]:
-        return (*ops.output_extents(extents, self.output_size), channels)
+    def output_extents(self, extents: Extents, channels: int) -> Extents:
+        some = tuple(1 if extent is None else extent for extent in extents)
+        output = ops.output_extents(some, self.output_size)
+        open_ones = [(i, o) == (None, None) for i, o in zip(extents, self.output_size, strict=True)]
+        return (*(None if n else o for n, o in zip(open_ones, output, strict=True)), channels)
 
 
 class AdaptiveMaxPoolingND(AdaptivePoolingND):

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpuconv import activations, initializers, regularizers
-from gpuconv.backends.arrays import array_module, is_array, to_device
+from gpuconv.backends.arrays import is_array, overwrite, to_device
 from gpuconv.backends.base import Array
 from gpuconv.backends.selection import resolve_device, use_backend
 from gpuconv.configurable import Configurable, snake_case
@@ -49,7 +49,8 @@ class Layer(Configurable):
         trainable: False freezes it: no gradients, no updates; takes effect at once.
         dtype: ``"float32"`` (default) or ``"float64"``; inputs are cast to it. Layers without
             parameters also take None: floating inputs keep their dtype, others become float32.
-        input_shape: shape of one sample, for the first layer of a model.
+        input_shape: shape of one sample, for the first layer of a model; None for extents that
+            may vary from batch to batch.
 
     Raises:
         UnknownArgumentError: an argument that the layer does not have.
@@ -91,6 +92,11 @@ class Layer(Configurable):
             raise TypeError(
                 f"{cls.__name__} defines build; a layer of gpuconv creates its parameters in "
                 f"add_parameters(input_shape), which build calls once"
+            )
+        if "call" in vars(cls) and cls.run is Layer.run:
+            raise TypeError(
+                f"{cls.__name__} defines call; a layer of gpuconv defines run(x, training), which "
+                f"returns the output and the function from its gradient to that of the input"
             )
 
     # --- what a subclass writes -------------------------------------------------------
@@ -182,14 +188,16 @@ class Layer(Configurable):
             arrays.append(array)
         return arrays
 
-    def __call__(self, x: Any, training: bool = False) -> Any:
+    def __call__(self, x: Any, training: bool | None = None) -> Any:
         """Compute the output alone; see :meth:`forward`. Nothing is retained for a gradient.
 
         Called with a symbolic tensor (``gpuconv.Input``), or a list of them, it becomes a part of
-        a graph, and the output is symbolic too.
+        a graph, and the output is symbolic too. There ``training``, if it is given, holds for
+        this call whatever the model does, as in Keras: ``base(x, training=False)`` keeps the
+        moving statistics of a network that is fine-tuned.
         """
         if is_symbolic(x):
-            return call_symbolically(self, x)
+            return call_symbolically(self, x, training)
         with self.computing():
             array, wrap = self._enter(x)
             y = self.run(array, True)[0] if training else self.infer(array)
@@ -243,7 +251,6 @@ class Layer(Configurable):
             arrays, wrap = self._unwrap_one(x)
             shape = (None, *arrays.shape[1:])
         self.build(shape)
-        self.check_input_shape(shape)
         return arrays, wrap
 
     def _unwrap_one(self, value: Any, dtype: str | None = None) -> tuple[Array, Wrap]:
@@ -362,6 +369,22 @@ class Layer(Configurable):
         return self.trainable_parameters
 
     @property
+    def weights(self) -> list[Parameter]:
+        """Keras's word for all arrays of :meth:`state`; moving statistics are frozen ones."""
+        found: list[Parameter] = []
+        for layer in dict.fromkeys(self.walk()):
+            found += layer._own
+            for name, array in layer.non_parameters().items():
+                found.append(Parameter(array, name, trainable=False))
+                found[-1].path = f"{layer.name}/{name}"
+        return list(dict.fromkeys(found))
+
+    @property
+    def non_trainable_weights(self) -> list[Parameter]:
+        """Those of :attr:`weights` that are not :attr:`trainable_weights`."""
+        return [weight for weight in self.weights if not weight.trainable]
+
+    @property
     def trainable(self) -> bool:
         """Whether the layer learns; setting it reaches every layer inside, at once."""
         return self._trainable
@@ -376,7 +399,10 @@ class Layer(Configurable):
     @property
     def has_trainable(self) -> bool:
         """Whether any parameter here or inside is trainable."""
-        return any(p.trainable for layer in self.walk() for p in layer._own)
+        for parameter in self._own:
+            if parameter.trainable:
+                return True
+        return any(layer.has_trainable for layer in self.sublayers)
 
     def walk(self) -> Iterator[Layer]:
         """Yield this layer and all layers inside, parents first."""
@@ -439,9 +465,7 @@ class Layer(Configurable):
                     f"Received: {tuple(value.shape)}"
                 )
         for target, value in zip(targets.values(), values, strict=True):
-            xp = array_module(target)
-            there = to_device(value, "cpu") if xp is np else value
-            target[...] = xp.asarray(there, dtype=target.dtype)
+            overwrite(target, value)
 
     def to(self, backend: str) -> Layer:
         """Move all arrays to a device and compute there from now on.

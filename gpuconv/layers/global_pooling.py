@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpuconv.backends.base import Array
-from gpuconv.geometry import PoolGeometry
+from gpuconv.geometry import Extents, PoolGeometry
 from gpuconv.layers.base import Backward
 from gpuconv.layers.spatial import Spatial
 from gpuconv.ops import pool as ops
@@ -26,8 +26,9 @@ class GlobalPoolingND(Spatial):
         ones = (1,) * self.rank
         return ops.pooling(tuple(x_shape), window, ones, 0, ones)
 
-    def output_extents(self, extents: tuple[int, ...], channels: int) -> tuple[int, ...]:
-        output = self.geometry((1, *extents, channels)).output
+    def output_extents(self, extents: Extents, channels: int) -> Extents:
+        some = tuple(1 if extent is None else extent for extent in extents)
+        output = self.geometry((1, *some, channels)).output  # 1, whatever the input's extent
         return (*output, channels) if self.keepdims else (channels,)
 
     def _shaped(self, y: Array) -> Array:

@@ -216,8 +216,12 @@ class Concatenate(Merge):
     def check_input_shape(self, shape: Sequence[Shape]) -> None:
         super().check_input_shape(shape)
         axis = resolve_axis(self.axis, len(shape[0]), self.name)
-        others = {(*tuple(one)[1:axis], None, *tuple(one)[axis + 1 :]) for one in shape}
-        if len(others) > 1:
+        one_rank = len({len(one) for one in shape}) == 1
+        if not one_rank or any(
+            len(set(extents) - {None}) > 1
+            for number, extents in enumerate(zip(*shape, strict=True))
+            if number not in (0, axis)
+        ):
             raise ShapeError(
                 f"{self.name}: expected inputs whose shapes agree but for axis {self.axis}. "
                 f"Received: shapes {[tuple(one) for one in shape]}"
@@ -225,11 +229,12 @@ class Concatenate(Merge):
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         self.check_input_shape(input_shape)
-        first = tuple(input_shape[0])
-        axis = resolve_axis(self.axis, len(first), self.name)
-        extents = [one[axis] for one in input_shape]
-        total = None if None in extents else sum(extents)
-        return (*first[:axis], total, *first[axis + 1 :])
+        axis = resolve_axis(self.axis, len(input_shape[0]), self.name)
+        columns = list(zip(*input_shape, strict=True))
+        # Where one input tells the extent, it is that of all.
+        shape = [next((n for n in column if n is not None), None) for column in columns]
+        shape[axis] = None if None in columns[axis] else sum(columns[axis])
+        return tuple(shape)
 
     def merge(self, arrays: Sequence[Array]) -> tuple[Array, Gradients]:
         xp = array_module(arrays[0])

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from gpuconv.backends.base import Array
 from gpuconv.dispatch import engine_for
 from gpuconv.errors import ShapeError
-from gpuconv.geometry import as_tuple
+from gpuconv.geometry import Extents, as_tuple, where_known
 from gpuconv.geometry.padding import Pads, explicit_pads
 from gpuconv.layers.base import Backward
 from gpuconv.layers.spatial import Spatial
@@ -39,13 +39,16 @@ class ZeroPaddingND(Spatial):
         """``(lo, hi)`` a dimension."""
         return tuple(self.padding)
 
-    def output_extents(self, extents: tuple[int, ...], channels: int) -> tuple[int, ...]:
+    def output_extents(self, extents: Extents, channels: int) -> Extents:
+        return (*where_known(extents, self._padded), channels)
+
+    def _padded(self, extents: tuple[int, ...]) -> tuple[int, ...]:
         out = tuple(i + lo + hi for i, (lo, hi) in zip(extents, self.pads, strict=True))
         if min(out) < 1:
             raise ShapeError(
                 f"{self.name}: nothing to pad. Received: input {extents}, padding {self.padding}"
             )
-        return (*out, channels)
+        return out
 
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:
         pads = self.pads

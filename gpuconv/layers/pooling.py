@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from gpuconv.backends.base import Array
-from gpuconv.geometry import PoolGeometry, as_tuple
+from gpuconv.geometry import Extents, PoolGeometry, as_tuple, where_known
 from gpuconv.layers.base import Backward
 from gpuconv.layers.spatial import Spatial
 from gpuconv.ops import pool as ops
@@ -40,8 +40,9 @@ class PoolingND(Spatial):
         """The pooling for a canonical input shape; cached by that shape."""
         raise TypeError(f"{type(self).__name__} must define geometry")
 
-    def output_extents(self, extents: tuple[int, ...], channels: int) -> tuple[int, ...]:
-        return (*self.geometry((1, *extents, channels)).output, channels)
+    def output_extents(self, extents: Extents, channels: int) -> Extents:
+        output = where_known(extents, lambda known: self.geometry((1, *known, channels)).output)
+        return (*output, channels)
 
 
 class MaxPoolingND(PoolingND):

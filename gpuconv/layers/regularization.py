@@ -9,7 +9,7 @@ from gpuconv.backends.arrays import array_module
 from gpuconv.backends.base import Array
 from gpuconv.dispatch import engine_for
 from gpuconv.errors import ShapeError
-from gpuconv.geometry import as_open_shape
+from gpuconv.geometry import Extents, as_open_shape
 from gpuconv.layers.arguments import as_number
 from gpuconv.layers.base import Backward, Shape
 from gpuconv.layers.seeded import Seeded
@@ -113,7 +113,7 @@ class SpatialDropout(Spatial, Dropping):
     ) -> None:
         super().__init__(rate=rate, data_format=data_format, seed=seed, **kwargs)
 
-    def output_extents(self, extents: tuple[int, ...], channels: int) -> tuple[int, ...]:
+    def output_extents(self, extents: Extents, channels: int) -> Extents:
         return (*extents, channels)
 
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:

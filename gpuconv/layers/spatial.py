@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from gpuconv.backends.base import Array
 from gpuconv.errors import ShapeError, one_of
-from gpuconv.geometry import resolve_padding
+from gpuconv.geometry import Extents, resolve_padding
 from gpuconv.layers.base import Backward, Layer, Shape
 from gpuconv.ops.layouts import (
     channels_last,
@@ -38,8 +38,13 @@ class Spatial(Layer):
             else one_of(data_format, DATA_FORMATS, "data_format")
         )
 
-    def output_extents(self, extents: tuple[int, ...], channels: int) -> tuple[int, ...]:
+    def output_extents(self, extents: Extents, channels: int) -> Extents:
         """Return ``(*out, channels of the output)``.
+
+        Args:
+            extents: of the input; None where one is not known, and so is then the output's,
+                unless it is the same for every input.
+            channels: of the input.
 
         Raises:
             ShapeError: the input is too small.
@@ -70,10 +75,10 @@ class Spatial(Layer):
                 f"{self.name}: expected an input of {self.rank + 2} dimensions, "
                 f"{expected} with {self.rank} spatial. Received: shape {tuple(shape)}"
             )
-        if any(extent is None for extent in shape[1:]):
+        if shape[1 if self.channels_first else -1] is None:
             raise ShapeError(
-                f"{self.name}: every extent but the batch must be known. "
-                f"Received: shape {tuple(shape)}"
+                f"{self.name}: the number of channels must be known ({self.data_format}: "
+                f"{expected}). Received: shape {tuple(shape)}"
             )
         if self.built and self.built_shape is not None:
             channels = self.channels_of(self.built_shape)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from gpuconv.backends.base import Array
 from gpuconv.errors import one_of
-from gpuconv.geometry import as_tuple
+from gpuconv.geometry import Extents, as_tuple
 from gpuconv.layers.base import Backward
 from gpuconv.layers.spatial import Spatial
 from gpuconv.ops import resampling as ops
@@ -24,8 +24,9 @@ class UpSamplingND(Spatial):
         super().__init__(data_format=data_format, **kwargs)
         self.size = as_tuple(size, self.rank, "size", 1)
 
-    def output_extents(self, extents: tuple[int, ...], channels: int) -> tuple[int, ...]:
-        return (*(i * f for i, f in zip(extents, self.size, strict=True)), channels)
+    def output_extents(self, extents: Extents, channels: int) -> Extents:
+        pairs = zip(extents, self.size, strict=True)
+        return (*(None if i is None else i * f for i, f in pairs), channels)
 
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:
         size = self.size

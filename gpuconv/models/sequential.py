@@ -45,6 +45,7 @@ class Sequential(Model):
         super().__init__(backend=backend, **kwargs)
         self.layers: list[Layer] = []
         self._symbols: list[SymbolicTensor] = []
+        self._chained: tuple[list[Layer], Plan] | None = None
         given = [] if layers is None else entries_of(layers)
         if given is None:
             raise InvalidArgumentError(
@@ -130,12 +131,17 @@ class Sequential(Model):
 
     @property
     def first_input_shape(self) -> tuple[Any, ...] | None:
-        """The ``input_shape`` of the first layer, or of this one, if either was given."""
+        """The ``input_shape`` of the first layer, or of this one, if either was given.
+
+        A first layer that is a model with a known input shape tells that.
+        """
         if self.input_shape is not None:
             return self.input_shape
         if not self.layers:
             return None
         first = self.layers[0]
+        if isinstance(first, Model) and first.built:
+            return tuple(first.built_shape)[1:]  # type: ignore[arg-type]
         return first.first_input_shape if isinstance(first, Sequential) else first.input_shape
 
     def _check_new(self, layer: Any) -> None:
@@ -204,7 +210,9 @@ class Sequential(Model):
     @property
     def plan(self) -> Plan:
         """What is run: the layers one after another."""
-        return Plan.chain(self.layers)
+        if self._chained is None or self._chained[0] != self.layers:
+            self._chained = [*self.layers], Plan.chain(self.layers)
+        return self._chained[1]
 
     def run(self, x: Any, training: bool) -> tuple[Any, Backward]:
         return self.plan.run(x, training)
@@ -247,7 +255,7 @@ class Sequential(Model):
         return self._symbols
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_symbols": []}
+        return {**super().__getstate__(), "_symbols": [], "_chained": None}
 
     def without_softmax(self) -> Layer | None:
         logits = self.layers[-1].without_softmax() if self.layers else None

@@ -4,21 +4,44 @@ from __future__ import annotations
 
 import io
 import shutil
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from gpuconv.errors import NotBuiltError
 from gpuconv.layers.base import Layer
-
-if TYPE_CHECKING:
-    from gpuconv.models.model import Model
+from gpuconv.models.model import Model
 
 Row = tuple[str, ...]
-"""Label, shape, number of parameters, and in graphs with branches the layers before."""
+"""The cells of a line."""
 
 
-def summary_text(model: Model, line_length: int | None, style: str) -> str:
+@dataclass(frozen=True)
+class _Entry:
+    """What a line says of a call of a layer.
+
+    Attributes:
+        layer: which one.
+        shape: of its output, or a list of them.
+        sources: names of the layers before, where they are not simply the line above.
+        level: in how many models it lies inside the one described.
+    """
+
+    layer: Layer
+    shape: Any
+    sources: list[str]
+    level: int
+
+
+def summary_text(
+    model: Model,
+    line_length: int | None,
+    style: str,
+    expand_nested: bool = False,
+    show_trainable: bool = False,
+) -> str:
     """Return the summary as text; see ``Model.summary``.
 
     Raises:
@@ -29,26 +52,52 @@ def summary_text(model: Model, line_length: int | None, style: str) -> str:
             f"{model.name} has no shapes yet: give the first layer an input_shape, call "
             f"build((None, ...)), or call the model on data first"
         )
-    described = model.rows()
-    rows = _rows(described)
+    entries = list(_entries(model, expand_nested))
+    titles, rows = _cells(entries, style, show_trainable)
     totals = _totals(model)
     terminal = shutil.get_terminal_size((80, 24)).columns
     if style == "classic":
-        return _classic(model, rows, totals, line_length or min(65, terminal))
-    frozen = [_frozen(layer) for layer, _, _ in described]
-    return _table(model, rows, frozen, totals, line_length or terminal)
+        return _classic(model, titles, entries, rows, totals, line_length or min(65, terminal))
+    frozen = [_frozen(entry.layer) for entry in entries]
+    return _table(model, titles, rows, frozen, totals, line_length or terminal)
 
 
-def _rows(described: list[tuple[Layer, Any, list[str]]]) -> list[Row]:
-    branches = any(sources for _, _, sources in described)
+def _entries(model: Model, expand: bool) -> Iterator[_Entry]:
+    """The calls of a model's layers; behind the first call of each model inside, its own."""
+    expanded: set[int] = set()
+
+    def inside(outer: Model, level: int) -> Iterator[_Entry]:
+        for layer, shape, sources in outer.rows():
+            yield _Entry(layer, shape, sources, level)
+            if expand and isinstance(layer, Model) and id(layer) not in expanded:
+                expanded.add(id(layer))
+                yield from inside(layer, level + 1)
+
+    return inside(model, 0)
+
+
+def _cells(entries: Sequence[_Entry], style: str, show_trainable: bool) -> tuple[Row, list[Row]]:
+    """The titles of the columns, and the cells of each line."""
+    titles = {
+        "table": ("Layer (type)", "Output shape", "Params", "Connected to", "Trainable"),
+        "classic": ("Layer (type)", "Output Shape", "Param #", "Connected to", "Trainable"),
+    }[style]
+    shown = [True, True, True, any(entry.sources for entry in entries), show_trainable]
     rows: list[Row] = []
-    for layer, shape, sources in described:
-        label = f"{layer.name} ({type(layer).__name__})"
-        several = shape if isinstance(shape, list) else [shape]
-        words = ", ".join(str(tuple(one)) for one in several)
-        row = (label, words, f"{layer.count_params():,}")
-        rows.append((*row, ", ".join(sources)) if branches else row)
-    return rows
+    for entry in entries:
+        layer = entry.layer
+        prefix = "   " * entry.level + "└ " if entry.level and style == "table" else ""
+        several = entry.shape if isinstance(entry.shape, list) else [entry.shape]
+        count = layer.count_params()
+        cells = (
+            f"{prefix}{layer.name} ({type(layer).__name__})",
+            ", ".join(str(tuple(one)) for one in several),
+            str(count) if style == "classic" else f"{count:,}",
+            ", ".join(entry.sources),
+            ("Y" if layer.trainable else "N") if layer.state() else "-",
+        )
+        rows.append(tuple(cell for cell, is_shown in zip(cells, shown, strict=True) if is_shown))
+    return tuple(title for title, s in zip(titles, shown, strict=True) if s), rows
 
 
 def _totals(model: Model) -> list[tuple[str, int, int]]:
@@ -90,6 +139,7 @@ def _total_lines(totals: list[tuple[str, int, int]], width: int) -> list[str]:
 
 def _table(
     model: Model,
+    titles: Row,
     rows: list[Row],
     frozen: list[bool],
     totals: list[tuple[str, int, int]],
@@ -100,11 +150,9 @@ def _table(
     from rich.table import Table
 
     table = Table(box=box.SQUARE, show_lines=False, expand=False)
-    table.add_column("Layer (type)", overflow="fold")
-    table.add_column("Output shape", overflow="fold")
-    table.add_column("Params", justify="right", overflow="fold")
-    if len(rows[0]) > 3:
-        table.add_column("Connected to", overflow="fold")
+    sides: Any = {"Params": "right", "Trainable": "center"}
+    for title in titles:
+        table.add_column(title, justify=sides.get(title, "left"), overflow="fold")
     for row, at_rest in zip(rows, frozen, strict=True):
         table.add_row(*map(_escape, row), style="dim" if at_rest else None)
     out = io.StringIO()
@@ -126,18 +174,24 @@ def _frozen(layer: Layer) -> bool:
     return bool(layer.parameters) and not layer.has_trainable
 
 
-def _classic(model: Model, rows: list[Row], totals: list[tuple[str, int, int]], width: int) -> str:
-    """Keras 2's lines: columns end at 45 %, 85 % and 100 % of the width, if numbers have room."""
-    digits = max(len(row[2].replace(",", "")) for row in [*rows, ("", "", "Param #")])
-    branches = len(rows[0]) > 3
-    last = min(int(width * 0.85), max(width - digits - 1, 10))
-    ends: tuple[int, ...] = (last * 9 // 17, last, width)
-    if branches:  # Keras 2's columns where there are four
-        ends = (width * 33 // 100, width * 55 // 100, width * 67 // 100, width)
+def _classic(
+    model: Model,
+    titles: Row,
+    entries: Sequence[_Entry],
+    rows: list[Row],
+    totals: list[tuple[str, int, int]],
+    width: int,
+) -> str:
+    """Keras 2's lines, with models inside in boxes of bars.
 
-    def line(cells: Row) -> str:
+    Columns end at 45 %, 85 % and 100 % of the width, if numbers have room.
+    """
+    ends = _ends(titles, rows, width - max(entry.level for entry in entries))
+
+    def line(cells: Row, level: int = 0) -> str:
         # A cell that is too long goes on in the next line instead of being cut.
-        starts = (0, *ends[:-1])
+        bars = "|" * level + " " if level else ""
+        starts = (len(bars), *ends[:-1])
         widths = [max(e - s - 1, 4) for s, e in zip(starts, ends, strict=True)]
         pieces = [
             [cell[i : i + w] for i in range(0, len(cell), w)] or [""]
@@ -145,17 +199,42 @@ def _classic(model: Model, rows: list[Row], totals: list[tuple[str, int, int]], 
         ]
         lines = []
         for number in range(max(map(len, pieces))):
-            text = ""
+            text = bars
             for start, piece in zip(starts, pieces, strict=True):
                 text = text.ljust(start) + (piece[number] if number < len(piece) else "")
-            lines.append(text.rstrip())
+            lines.append((text.ljust(width - level) + "|" * level).rstrip())
         return "\n".join(lines)
 
-    body = [f'Model: "{model.name}"', "_" * width]
-    head = ("Layer (type)", "Output Shape", "Param #", "Connected to")
-    body += [line(head if branches else head[:3]), "=" * width]
-    for number, (label, shape, count, *sources) in enumerate(rows):
-        body.append(line((label, shape, count.replace(",", ""), *sources)))
-        body.append(("=" if number == len(rows) - 1 else " ") * width)
-    body = [text.rstrip() for text in body]
+    def rule(mark: str, level: int) -> str:
+        return "|" * level + mark * (width - 2 * level) + "|" * level
+
+    body = [f'Model: "{model.name}"', "_" * width, line(titles), "=" * width]
+    for number, (entry, row) in enumerate(zip(entries, rows, strict=True), start=1):
+        body.append(line(row, entry.level))
+        at_end = number == len(entries)
+        level = 0 if at_end else entries[number].level  # of the next line
+        if level > entry.level:
+            body.append(rule("¯", level))
+        body += [rule("¯", n) for n in range(entry.level - 1, level - 1, -1)]  # boxes that end
+        if level <= entry.level and not at_end:
+            body.append(rule(" ", level))
+    body = [text.rstrip() for text in [*body, "=" * width]]
     return "\n".join([*body, *_total_lines(totals, width), "_" * width])
+
+
+def _ends(titles: Row, rows: list[Row], width: int) -> tuple[int, ...]:
+    """Where the columns end; the last one with the width."""
+    digits = max(len(cell) for cell in ("Param #", *(row[2] for row in rows)))
+    if "Connected to" in titles:  # Keras 2's columns where there are four
+        shapes = width * 55 // 100
+        numbers = min(max(width * 67 // 100, shapes + digits + 1), max(width - 10, shapes + 5))
+        ends = [width * 33 // 100, shapes, numbers]
+        if "Trainable" in titles:
+            ends.append(max(width * 86 // 100, numbers + 5))
+        return (*ends, width)
+    whole = width - len("Trainable ") if "Trainable" in titles else width
+    last = min(int(whole * 0.85), max(whole - digits - 1, 10))
+    ends = [last * 9 // 17, last]
+    if "Trainable" in titles:
+        ends.append(whole)
+    return (*ends, width)

@@ -18,7 +18,7 @@ from gpuconv.layers import (
     ReLU,
 )
 from gpuconv.models import Sequential
-from gpuconv.zoo.common import conv, head, image_shape, norm, pooled, with_weights
+from gpuconv.zoo.common import ImageShape, conv, head, image_shape, norm, pooled, with_weights
 
 Weights = str | os.PathLike[str] | None
 
@@ -48,7 +48,7 @@ def lenet5(
         InvalidArgumentError: images that are too small.
         FileNotFoundError, FileFormatError, ShapeError: the weights' file.
     """
-    shape = image_shape(input_shape, 28)
+    shape = image_shape(input_shape, 28, any_size=False)
     padding = 2 if shape[0] < 32 else 0
     layers: list[Layer] = [
         Conv2D(6, 5, padding=padding, activation=activation, input_shape=shape, name="conv1"),
@@ -71,7 +71,7 @@ def lenet5(
 def alexnet(
     weights: Weights = None,
     include_top: bool = True,
-    input_shape: Sequence[int] = (224, 224, 3),
+    input_shape: ImageShape = (224, 224, 3),
     classes: int = 1000,
     pooling: str | None = "avg",
     classifier_activation: Any = None,
@@ -82,7 +82,8 @@ def alexnet(
     Args:
         weights: file with torchvision's names, or None.
         include_top: False leaves out the three dense layers.
-        input_shape: (height, width, channels), at least 63 pixels.
+        input_shape: (height, width, channels), at least 63 pixels; None for a height or width
+            that may vary.
         classes: number of outputs, which are logits.
         pooling: without the top: ``"avg"`` (default) or ``"max"`` over all pixels, or None for
             the feature maps.
@@ -135,7 +136,7 @@ _VGG: dict[str, tuple[int | str, ...]] = {
 def vgg11(
     weights: Weights = None,
     include_top: bool = True,
-    input_shape: Sequence[int] = (224, 224, 3),
+    input_shape: ImageShape = (224, 224, 3),
     classes: int = 1000,
     pooling: str | None = "avg",
     classifier_activation: Any = None,
@@ -155,7 +156,7 @@ def vgg11(
 def vgg16(
     weights: Weights = None,
     include_top: bool = True,
-    input_shape: Sequence[int] = (224, 224, 3),
+    input_shape: ImageShape = (224, 224, 3),
     classes: int = 1000,
     pooling: str | None = "avg",
     classifier_activation: Any = None,
@@ -167,7 +168,8 @@ def vgg16(
     Args:
         weights: file with torchvision's names, or None.
         include_top: False leaves out the three dense layers.
-        input_shape: (height, width, channels), at least 32 pixels.
+        input_shape: (height, width, channels), at least 32 pixels; None for a height or width
+            that may vary.
         classes: number of outputs.
         pooling: without the top: ``"avg"`` (default) or ``"max"`` over all pixels, or None for
             the feature maps.
@@ -189,7 +191,7 @@ def _vgg(
     kind: str,
     weights: Weights,
     include_top: bool,
-    input_shape: Sequence[int],
+    input_shape: ImageShape,
     classes: int,
     pooling: str | None,
     classifier_activation: Any,

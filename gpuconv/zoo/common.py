@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpuconv.errors import FileFormatError, InvalidArgumentError, one_of
-from gpuconv.geometry import as_int
+from gpuconv.geometry import as_open_shape
 from gpuconv.initializers import RandomNormal, VarianceScaling
 from gpuconv.layers import (
     BatchNormalization,
@@ -59,17 +59,33 @@ def pooled(pooling: str | None) -> list[Layer]:
     return [GlobalAveragePooling2D() if chosen == "avg" else GlobalMaxPooling2D()]
 
 
-def image_shape(input_shape: Sequence[int], least: int) -> tuple[int, int, int]:
+ImageShape = Sequence[int | None]
+"""(height, width, channels); height and width may be None: images of any size."""
+
+
+def image_shape(input_shape: ImageShape, least: int, any_size: bool = True) -> tuple[Any, ...]:
     """Check (height, width, channels).
 
+    Args:
+        input_shape: as the user wrote it.
+        least: pixels below which the network has no output.
+        any_size: whether height and width may be None.
+
     Raises:
-        InvalidArgumentError: not three extents, or images below ``least`` pixels.
+        InvalidArgumentError: not three extents, images below ``least`` pixels, or an unknown
+            extent where it has to be known.
     """
-    shape = tuple(as_int(extent, "input_shape", 1) for extent in input_shape)
-    if len(shape) != 3 or min(shape[:2]) < least:
+    shape = as_open_shape(input_shape, "input_shape", 1)
+    if (
+        len(shape) != 3
+        or shape[2] is None
+        or min((extent for extent in shape[:2] if extent is not None), default=least) < least
+        or (None in shape and not any_size)
+    ):
+        form = ", height and width None for images of any size" if any_size else ""
         raise InvalidArgumentError(
-            f"input_shape must be (height, width, channels), of at least {least} x {least} pixels. "
-            f"Received: {input_shape!r}"
+            f"input_shape must be (height, width, channels), of at least {least} x {least} pixels"
+            f"{form}. Received: {input_shape!r}"
         )
     return shape
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from gpuconv.initializers import VarianceScaling
 from gpuconv.layers import Add, DepthwiseConv2D, Dropout, GlobalAveragePooling2D, Input, ReLU
 from gpuconv.models import Model
-from gpuconv.zoo.common import conv, head, image_shape, norm, pooled, with_weights
+from gpuconv.zoo.common import ImageShape, conv, head, image_shape, norm, pooled, with_weights
 
 _BLOCKS = (
     (1, 16, 1, 1),
@@ -26,7 +25,7 @@ _BLOCKS = (
 def mobilenet_v2(
     weights: str | os.PathLike[str] | None = None,
     include_top: bool = True,
-    input_shape: Sequence[int] = (224, 224, 3),
+    input_shape: ImageShape = (224, 224, 3),
     classes: int = 1000,
     pooling: str | None = "avg",
     classifier_activation: Any = None,
@@ -37,7 +36,8 @@ def mobilenet_v2(
     Args:
         weights: file with torchvision's names, or None.
         include_top: False leaves out dropout and the last dense layer.
-        input_shape: (height, width, channels), at least 32 pixels.
+        input_shape: (height, width, channels), at least 32 pixels; None for a height or width
+            that may vary.
         classes: number of outputs.
         pooling: without the top: ``"avg"`` (default) or ``"max"`` over all pixels, or None for
             the feature maps.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from gpuconv.layers import Add, Dense, GlobalAveragePooling2D, Input, MaxPooling2D, ReLU
 from gpuconv.layers.symbolic import SymbolicTensor
 from gpuconv.models import Model
-from gpuconv.zoo.common import conv, image_shape, norm, pooled, with_weights
+from gpuconv.zoo.common import ImageShape, conv, image_shape, norm, pooled, with_weights
 
 Weights = str | os.PathLike[str] | None
 
@@ -17,7 +16,7 @@ Weights = str | os.PathLike[str] | None
 def resnet18(
     weights: Weights = None,
     include_top: bool = True,
-    input_shape: Sequence[int] = (224, 224, 3),
+    input_shape: ImageShape = (224, 224, 3),
     classes: int = 1000,
     pooling: str | None = "avg",
     classifier_activation: Any = None,
@@ -28,7 +27,8 @@ def resnet18(
     Args:
         weights: file with torchvision's names, or None.
         include_top: False leaves out the last dense layer.
-        input_shape: (height, width, channels), at least 32 pixels.
+        input_shape: (height, width, channels), at least 32 pixels; None for a height or width
+            that may vary.
         classes: number of outputs.
         pooling: without the top: ``"avg"`` (default) or ``"max"`` over all pixels, or None for
             the feature maps.
@@ -48,7 +48,7 @@ def resnet18(
 def resnet34(
     weights: Weights = None,
     include_top: bool = True,
-    input_shape: Sequence[int] = (224, 224, 3),
+    input_shape: ImageShape = (224, 224, 3),
     classes: int = 1000,
     pooling: str | None = "avg",
     classifier_activation: Any = None,
@@ -64,7 +64,7 @@ def resnet34(
 def resnet50(
     weights: Weights = None,
     include_top: bool = True,
-    input_shape: Sequence[int] = (224, 224, 3),
+    input_shape: ImageShape = (224, 224, 3),
     classes: int = 1000,
     pooling: str | None = "avg",
     classifier_activation: Any = None,
@@ -85,7 +85,7 @@ def _resnet(
     bottleneck: bool,
     weights: Weights,
     include_top: bool,
-    input_shape: Sequence[int],
+    input_shape: ImageShape,
     classes: int,
     pooling: str | None,
     classifier_activation: Any,
