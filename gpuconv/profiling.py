@@ -165,7 +165,9 @@ def profile(model: Model, x: Any, y: Any = None, repeats: int = 5) -> Profile:
         raise InvalidArgumentError(f"profile needs a model. Received: {shown(model)}")
     turns = as_int(repeats, "repeats", 1)
     targets = y is not None
-    (batch,) = make_batches(x, y, None, batch_size=2**62, targets=targets).epoch()
+    (batch,) = make_batches(
+        x, y, None, batch_size=2**62, targets=targets, form=model.batch_form
+    ).epoch()
     model.accept([tuple(unwrap(p)[0].shape) for p in _several(batch[0])])
     with seeds_unchanged():
         twin = copy.deepcopy(model)

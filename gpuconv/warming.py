@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from gpuconv.backends.arrays import array_module, to_numpy
+from gpuconv.backends.arrays import array_module
 from gpuconv.backends.device_profile import device_name
 from gpuconv.callbacks.progress import seconds as in_words
 from gpuconv.dispatch import Decision, watching
 from gpuconv.errors import GpuconvError, InvalidArgumentError, shown
 from gpuconv.geometry import as_extents, entries_of
+from gpuconv.losses import Loss
+from gpuconv.models.fitting import on_host
 from gpuconv.models.model import Model
 from gpuconv.random import seeds_unchanged
 from gpuconv.settings import config
@@ -113,27 +115,38 @@ def _rehearse(twin: Model, shapes: Sequence[tuple[int, ...]], training: bool) ->
     y = _targets(twin, shapes)
     if training and y is not None:
         _, predictions = twin.train_step(x, y)
-        for metric in twin.metrics:
-            metric.update_state(y, predictions)
+        twin.require_compiled()[0].update_metrics(y, predictions)
     elif training:
         with twin.computing():
             outputs, backward = twin.run(twin.prepare(x), training=True)
-            backward(array_module(outputs).ones_like(outputs), input_gradient=False)
+            several = outputs if twin.several_outputs else [outputs]
+            ones = [array_module(part).ones_like(part) for part in several]
+            backward(ones if twin.several_outputs else ones[0], input_gradient=False)
     if y is not None:
         twin.test_step(x, y)
-    to_numpy(twin.infer_batch(x))
+    on_host(twin.infer_batch(x))
 
 
 def _targets(twin: Model, shapes: Sequence[tuple[int, ...]]) -> Any:
-    """Targets that the model's loss accepts; None if it has no loss, or takes unusual ones."""
-    if twin.loss is None or twin.optimizer is None:
+    """Targets that the model's losses accept; None if it has none, or they take unusual ones."""
+    if twin.objectives is None or not twin.objectives.trained:
         return None
     shape = twin.compute_output_shape(list(shapes) if twin.several_inputs else shapes[0])
-    first = np.zeros(shape, twin.dtype or "float32")
+    pairs = zip(twin.objectives.several, shape if twin.several_outputs else [shape], strict=True)
+    found = tuple(_targets_for(one.loss, extents, twin.dtype) for one, extents in pairs)
+    if any(part is None for part in found):
+        return None
+    return found if twin.several_outputs else found[0]
+
+
+def _targets_for(loss: Loss | None, shape: tuple[int, ...], dtype: str | None) -> Any:
+    """Targets that a loss accepts for outputs of this shape; any if there is no loss."""
+    first = np.zeros(shape, dtype or "float32")
     first[..., 0] = 1  # one-hot, or any values
     for candidate in (first, np.zeros(shape[:-1], "int64")):
         try:
-            twin.loss.check_targets(candidate, shape)
+            if loss is not None:
+                loss.check_targets(candidate, shape)
         except GpuconvError:
             continue
         return candidate

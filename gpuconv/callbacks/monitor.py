@@ -87,10 +87,8 @@ class MonitorCallback(Callback):
         if self.mode != "auto":
             return self.mode == "max"
         name = self.monitor.removeprefix("val_")
-        for metric in self.model.metrics:
-            if metric.name == name and isinstance(metric, _HIGHER_IS_BETTER):
-                return True
-        return _HIGHER_WORDS.search(name) is not None
+        metric = self.model.named_metrics.get(name)
+        return isinstance(metric, _HIGHER_IS_BETTER) or _HIGHER_WORDS.search(name) is not None
 
 
 def as_number(value: Any, name: str) -> float:

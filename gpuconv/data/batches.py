@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from gpuconv.data.checks import check_count, check_finite, check_lengths
-from gpuconv.data.sources import Source, as_sources, gather_rows, read_rows
+from gpuconv.data.forms import BatchForm, each, leaves
+from gpuconv.data.sources import Source, gather_rows, read_rows
 from gpuconv.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 Batch = tuple[Any, Any, Any]
 """``(x, y, sample_weight)`` in the user's dtype. ``x`` is an array, or a tuple of arrays for
-several inputs; the other two are an array or None."""
+several inputs; the other two are an array or None, or for several outputs a tuple of these."""
 
 
 class Batches(Protocol):
@@ -45,13 +47,15 @@ class ArrayBatches:
             or a list or tuple of arrays for several inputs.
         y: targets, likewise, or None.
         sample_weight: one number a sample, shape (N,), or None.
+        form: how many inputs and outputs there are, and their names.
         batch_size: samples a batch; the last batch of an epoch may be shorter.
         steps_per_epoch: batches an epoch, at most those that there are (None: all).
 
     Raises:
         ShapeError: lengths differ, or a value is ragged or a scalar.
         DTypeError: the elements are not booleans, integers or floats.
-        InvalidArgumentError: no samples, or an impossible ``batch_size`` or ``steps_per_epoch``.
+        InvalidArgumentError: no samples, parts or names that ``form`` has not, or an impossible
+            ``batch_size`` or ``steps_per_epoch``.
     """
 
     exhausted = False
@@ -63,9 +67,10 @@ class ArrayBatches:
         sample_weight: Any = None,
         batch_size: int = 32,
         steps_per_epoch: int | None = None,
+        form: BatchForm = BatchForm(),  # noqa: B008  # it is frozen
     ) -> None:
         self.batch_size = check_count(batch_size, "batch_size")
-        self.x, self.y, self.sample_weight = as_sources(x, y, sample_weight)
+        self.x, self.y, self.sample_weight = form.sources(x, y, sample_weight)
         self.samples: int | None = check_lengths(self.x, self.y, self.sample_weight)
         available = -(-self.samples // self.batch_size)
         self.steps: int | None = available
@@ -107,10 +112,8 @@ class ArrayBatches:
             InvalidArgumentError: a value is not finite; the message says where it is.
         """
         check_finite(self.x if len(self.x) > 1 else self.x[0], "x")
-        if self.y is not None:
-            check_finite(self.y, "y")
-        if self.sample_weight is not None:
-            check_finite(self.sample_weight, "sample_weight")
+        for name, part in (*leaves(self.y, "y"), *leaves(self.sample_weight, "sample_weight")):
+            check_finite(part, name)
 
     def _batches(
         self, samples: int, permutation: np.ndarray[Any, Any] | None, first: int
@@ -120,17 +123,14 @@ class ArrayBatches:
             start = number % available * self.batch_size
             stop = min(start + self.batch_size, samples)
             chosen = None if permutation is None else np.asarray(permutation[start:stop])
-            parts = tuple(_cut(part, start, stop, chosen) for part in self.x)
+            cut = functools.partial(_cut, start=start, stop=stop, chosen=chosen)
+            parts = each(cut, self.x)
             yield (
                 parts if len(parts) > 1 else parts[0],
-                _cut(self.y, start, stop, chosen),
-                _cut(self.sample_weight, start, stop, chosen),
+                each(cut, self.y),
+                each(cut, self.sample_weight),
             )
 
 
-def _cut(
-    source: Source | None, start: int, stop: int, chosen: np.ndarray[Any, Any] | None
-) -> Array | None:
-    if source is None:
-        return None
+def _cut(source: Source, start: int, stop: int, chosen: np.ndarray[Any, Any] | None) -> Array:
     return read_rows(source, start, stop) if chosen is None else gather_rows(source, chosen)

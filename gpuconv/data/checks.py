@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from gpuconv.backends.arrays import array_module, to_numpy
-from gpuconv.data.sources import Source, as_source, is_several, read_rows, row_count
+from gpuconv.data.forms import Parts, leaves
+from gpuconv.data.sources import as_source, is_several, read_rows, row_count
 from gpuconv.errors import InvalidArgumentError, ShapeError
 
 _BLOCK_BYTES = 16 * 1024**2
@@ -51,37 +52,43 @@ def _report(
     )
 
 
-def check_lengths(
-    x: tuple[Source, ...], y: Source | None, sample_weight: Source | None, x_name: str = "x"
-) -> int:
+def check_lengths(x: Parts, y: Parts = None, sample_weight: Parts = None, prefix: str = "") -> int:
     """Return the number of samples that inputs, targets and weights have in common.
+
+    Args:
+        x, y, sample_weight: arrays, or tuples or dicts of arrays; the last two may be None.
+        prefix: of the names in messages.
 
     Raises:
         ShapeError: they differ, or the weights are not one number a sample.
         InvalidArgumentError: there are no samples.
     """
-    samples = row_count(x[0])
-    lengths = [row_count(part) for part in x]
+    x_name = f"{prefix}x"
+    inputs = [source for _, source in leaves(x, x_name)]
+    samples = row_count(inputs[0])
+    lengths = [row_count(source) for source in inputs]
     if any(length != samples for length in lengths):
         raise ShapeError(
-            f"{x_name} is a list of {len(x)} arrays, which stands for {len(x)} inputs, and all "
-            "inputs must have the same number of samples (for a list of samples, use "
+            f"{x_name} is a list of {len(inputs)} arrays, which stands for {len(inputs)} inputs, "
+            "and all inputs must have the same number of samples (for a list of samples, use "
             f"numpy.stack). Received: {lengths[:8]}{'...' if len(lengths) > 8 else ''}"
         )
-    if sample_weight is not None and len(sample_weight.shape) != 1:
-        raise ShapeError(
-            f"sample_weight must have one number a sample, shape ({samples},). "
-            f"Received: {tuple(sample_weight.shape)}"
-        )
-    for name, part in (("y", y), ("sample_weight", sample_weight)):
-        if part is not None and row_count(part) != samples:
+    weights = list(leaves(sample_weight, "sample_weight"))
+    for name, part in weights:
+        if len(part.shape) != 1:
+            raise ShapeError(
+                f"{name} must have one number a sample, shape ({samples},). "
+                f"Received: {tuple(part.shape)}"
+            )
+    for name, part in (*leaves(y, "y"), *weights):
+        if row_count(part) != samples:
             raise ShapeError(
                 f"{x_name} and {name} must have the same number of samples. "
                 f"Received: {x_name} with {samples}, {name} with {row_count(part)}"
             )
     if samples == 0:
         raise InvalidArgumentError(
-            f"{x_name} must have at least one sample. Received: shape {tuple(x[0].shape)}"
+            f"{x_name} must have at least one sample. Received: shape {tuple(inputs[0].shape)}"
         )
     return samples
 

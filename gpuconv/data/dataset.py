@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ class Dataset:
 
     Args:
         x: samples along the first axis: an array, an array-like that is read by slices
-            (``numpy.memmap``, an HDF5 data set), nested lists, or a list or tuple of arrays for
-            several inputs. Other sources: :meth:`from_generator`,
+            (``numpy.memmap``, an HDF5 data set), nested lists, or for several inputs a list or
+            tuple of arrays or a dict of them by name. Other sources: :meth:`from_generator`,
             :func:`gpuconv.data.image_folder`.
-        y: targets, likewise, or None.
-        sample_weight: one number a sample, shape (N,), or None.
+        y: targets, likewise for several outputs, or None.
+        sample_weight: one number a sample, shape (N,); several likewise; or None.
         batch_size: samples a batch.
         shuffle: whether each epoch has an order of its own.
         seed: integer in [0, 2**63); None takes the next one of :func:`gpuconv.set_seed`.
@@ -110,7 +110,8 @@ class Dataset:
         Args:
             function: called without arguments at the start of each epoch, in the thread; it
                 returns an iterator of samples ``x``, ``(x, y)`` or ``(x, y, sample_weight)``,
-                which must be tuples. A tuple of arrays as ``x`` stands for several inputs.
+                which must be tuples. A tuple of arrays as ``x`` stands for several inputs, one
+                as ``y`` for several outputs; so do dicts by name.
             batch_size: samples that are stacked to a batch; None if batches are yielded.
             steps: batches an epoch, if known; what comes after them is not read.
             prefetch, drop_remainder: as for :class:`Dataset`.
@@ -240,16 +241,7 @@ class Dataset:
         if not batches:
             raise InvalidArgumentError("the data set should give a batch. Received: none")
 
-        def joined(parts: list[Any]) -> Any:
-            return None if parts[0] is None else np.concatenate([np.asarray(p) for p in parts])
-
-        inputs, targets, weights = zip(*batches, strict=True)
-        x: Any
-        if isinstance(inputs[0], tuple):
-            x = tuple(joined(list(parts)) for parts in zip(*inputs, strict=True))
-        else:
-            x = joined(list(inputs))
-        return _trimmed((x, joined(list(targets)), joined(list(weights))))
+        return _trimmed(_joined(batches))
 
     def _made(self, epoch: int, order: np.ndarray[Any, Any] | None) -> Iterator[Batch]:
         for number, batch in self._feed.batches(order):
@@ -258,8 +250,8 @@ class Dataset:
                 parts = _trimmed(batch)
                 arguments = parts if isinstance(parts, tuple) else (parts,)
                 batch = as_batch(function(*generator, *arguments), f"batch {number} from map")
-                if is_several(batch[0]):
-                    batch = (tuple(batch[0]), *batch[1:])
+                x, y, weights = (tuple(p) if is_several(p) else p for p in batch)
+                batch = x, y, weights
             yield batch
 
     def _generator(self, epoch: int, batch: int = 0, place: int = 0) -> np.random.Generator:
@@ -267,6 +259,18 @@ class Dataset:
         return np.random.Generator(
             np.random.Philox(key=self._seed or 0, counter=[0, place, batch, epoch])
         )
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Return what batches hold as one: arrays, or tuples and dicts of arrays."""
+    first = parts[0]
+    if first is None:
+        return None
+    if isinstance(first, tuple):
+        return tuple(_joined(several) for several in zip(*parts, strict=True))
+    if isinstance(first, dict):
+        return {name: _joined([part[name] for part in parts]) for name in first}
+    return np.concatenate([np.asarray(part) for part in parts])
 
 
 def _trimmed(batch: Batch) -> Any:

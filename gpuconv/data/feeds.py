@@ -11,7 +11,8 @@ import numpy as np
 from gpuconv.backends.arrays import is_array
 from gpuconv.data.batches import Batch
 from gpuconv.data.checks import check_count, check_lengths
-from gpuconv.data.sources import as_sources, gather_rows, read_rows
+from gpuconv.data.forms import Parts, as_parts, each, leaves
+from gpuconv.data.sources import gather_rows, read_rows
 from gpuconv.errors import InvalidArgumentError, ShapeError
 
 
@@ -36,30 +37,26 @@ class Rows(Protocol):
 
 
 class ArrayRows:
-    """Samples along the first axis of arrays, as :class:`~gpuconv.data.ArrayBatches` takes them."""
+    """Samples along the first axis of arrays, or of tuples and dicts of arrays."""
 
     def __init__(self, x: Any, y: Any = None, sample_weight: Any = None) -> None:
-        self.x, self.y, self.sample_weight = as_sources(x, y, sample_weight)
-        self.samples = check_lengths(self.x, self.y, self.sample_weight)
-        parts = (*self.x, self.y, self.sample_weight)
-        self.on_device = any(is_array(p) and not isinstance(p, np.ndarray) for p in parts)
+        self.parts = as_parts(x, "x"), as_parts(y, "y"), as_parts(sample_weight, "sample_weight")
+        self.samples = check_lengths(*self.parts)
+        self.on_device = any(
+            is_array(part) and not isinstance(part, np.ndarray)
+            for _, part in leaves(self.parts, "data")
+        )
 
     def read(self, first: int, last: int, numbers: np.ndarray[Any, Any] | None) -> Batch:
         """Return views of arrays without ``numbers``, else copies."""
 
         def cut(source: Any) -> Any:
-            if source is None:
-                return None
             if numbers is None:
                 return read_rows(source, first, last)
             return gather_rows(source, numbers[first:last])
 
-        inputs = tuple(cut(part) for part in self.x)
-        return (
-            inputs if len(inputs) > 1 else inputs[0],
-            cut(self.y),
-            cut(self.sample_weight),
-        )
+        x, y, sample_weight = (each(cut, parts) for parts in self.parts)
+        return x, y, sample_weight
 
 
 class RowFeed:
@@ -164,17 +161,50 @@ def as_batch(item: Any, name: str) -> Batch:
 def _stacked(group: list[Any], first: int) -> Batch:
     """Return samples as one batch."""
     samples = [as_batch(item, f"sample {first + i}") for i, item in enumerate(group)]
-    inputs = [x if isinstance(x, tuple) else (x,) for x, _, _ in samples]
-    for number, parts in enumerate(inputs):
-        if len(parts) != len(inputs[0]):
+    x = _stack_parts([sample[0] for sample in samples], first, "x", "inputs")
+    y = _stack_parts([sample[1] for sample in samples], first, "y", "targets")
+    weights = _stack_parts([s[2] for s in samples], first, "sample_weight", "weights")
+    return x, y, weights
+
+
+def _stack_parts(values: list[Any], first: int, name: str, kind: str) -> Parts:
+    """Stack arrays, or those in the same place of tuples or dicts."""
+    several = [_as_several(value, name) for value in values]
+    if several[0] is None:
+        return _stack(values, first, name)
+    keys = list(several[0])
+    for number, parts in enumerate(several):
+        if parts is None or list(parts) != keys:
+            found = [] if parts is None else list(parts)
             raise InvalidArgumentError(
-                f"all samples must have {len(inputs[0])} inputs. "
-                f"Received: {len(parts)} for sample {first + number}"
+                f"all samples must have {len(keys)} {kind}{_names(keys)}. "
+                f"Received: {len(found)}{_names(found)} for sample {first + number}"
             )
-    x = tuple(_stack(list(values), first, "x") for values in zip(*inputs, strict=True))
-    y = _stack([sample[1] for sample in samples], first, "y")
-    weights = _stack([sample[2] for sample in samples], first, "sample_weight")
-    return x if len(x) > 1 else x[0], y, weights
+    stacked = {
+        key: _stack([parts[key] for parts in several if parts is not None], first, name)
+        for key in keys
+    }
+    if isinstance(values[0], dict):
+        return stacked
+    return tuple(stacked.values()) if len(keys) > 1 else stacked[0]
+
+
+def _as_several(value: Any, name: str) -> dict[Any, Any] | None:
+    """The parts of a sample by name or number; None for one array.
+
+    A tuple of plain numbers as ``y`` is one vector.
+    """
+    if isinstance(value, dict):
+        return value
+    parts = isinstance(value, tuple) and (
+        name == "x" or any(hasattr(part, "shape") for part in value)
+    )
+    return dict(enumerate(value)) if parts else None
+
+
+def _names(keys: list[Any]) -> str:
+    words = [repr(key) for key in keys if isinstance(key, str)]
+    return f" ({', '.join(words)})" if words else ""
 
 
 def _stack(values: list[Any], first: int, name: str) -> np.ndarray[Any, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from gpuconv.data.batches import Batch
 from gpuconv.data.checks import check_count, check_finite, check_lengths
-from gpuconv.data.sources import as_sources, read_rows
+from gpuconv.data.forms import BatchForm, each, leaves
+from gpuconv.data.sources import read_rows
 from gpuconv.errors import InvalidArgumentError
 
 
@@ -29,6 +30,7 @@ class IterableBatches:
             :class:`ArrayBatches` takes.
         steps_per_epoch: batches an epoch, or None for all of them.
         targets: whether each batch must come with ``y``.
+        form: how many inputs and outputs there are, and their names.
 
     Raises:
         InvalidArgumentError: not an iterable, or an impossible ``steps_per_epoch``; while
@@ -39,7 +41,11 @@ class IterableBatches:
     samples: int | None = None
 
     def __init__(
-        self, iterable: Iterable[Any], steps_per_epoch: int | None = None, targets: bool = True
+        self,
+        iterable: Iterable[Any],
+        steps_per_epoch: int | None = None,
+        targets: bool = True,
+        form: BatchForm = BatchForm(),  # noqa: B008  # it is frozen
     ) -> None:
         if not is_iterable(iterable):
             raise InvalidArgumentError(
@@ -48,6 +54,7 @@ class IterableBatches:
         self.iterable = iterable
         self.one_shot = hasattr(iterable, "__next__")
         self.targets = targets
+        self.form = form
         self.exhausted = False
         self.steps_per_epoch = (
             None if steps_per_epoch is None else check_count(steps_per_epoch, "steps_per_epoch")
@@ -132,25 +139,25 @@ class IterableBatches:
                 f"Received: {type(item).__name__} of {len(parts)}"
             )
         given_x, given_y, given_weight = (*parts, None, None)[:3]
-        x, y, weight = as_sources(given_x, given_y, given_weight, f"{name}: ")
+        x, y, weight = self.form.sources(given_x, given_y, given_weight, f"{name}: ")
         if self.targets and y is None:
             raise InvalidArgumentError(f"{name} must come with y. Received: None")
-        check_lengths(x, y, weight, f"{name}: x")
-        arrays = tuple(read_rows(part, 0, part.shape[0]) for part in x)
-        for part in (*arrays, y, weight):
+        check_lengths(x, y, weight, f"{name}: ")
+        arrays, targets, weights = (each(_whole, parts) for parts in (x, y, weight))
+        for _, part in leaves((arrays, targets, weights), name):
             if isinstance(part, np.ndarray):  # looking at device memory would wait for it
                 check_finite(part, name)
         self._seen += 1
-        return (
-            arrays if len(arrays) > 1 else arrays[0],
-            y if y is None else read_rows(y, 0, y.shape[0]),
-            weight if weight is None else read_rows(weight, 0, weight.shape[0]),
-        )
+        return arrays if len(arrays) > 1 else arrays[0], targets, weights
 
 
 def is_iterable(value: Any) -> bool:
     """Whether ``value`` may give batches; strings and dicts do not."""
-    return hasattr(value, "__iter__") and not isinstance(value, (str, bytes, dict))
+    return hasattr(value, "__iter__") and not isinstance(value, (str, bytes, Mapping))
+
+
+def _whole(source: Any) -> Any:
+    return read_rows(source, 0, source.shape[0])
 
 
 def _length(iterable: Any) -> int | None:

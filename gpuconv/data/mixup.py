@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuconv.backends.arrays import array_module, device_of, to_device
-from gpuconv.containers import FLOATS, unwrap
+from gpuconv.containers import FLOATS, Wrap, unwrap
+from gpuconv.data.sources import is_several
 from gpuconv.errors import InvalidArgumentError, ShapeError
 from gpuconv.geometry import as_int
 from gpuconv.random import SeedStream
@@ -20,7 +21,7 @@ def mixup(
     x: Any,
     y: Any,
     alpha: float = 0.2,
-    num_classes: int | None = None,
+    num_classes: Any = None,
     seed: int | SeedStream | None = None,
 ) -> tuple[Any, Any]:
     """Blend every sample of a batch with another one, and their labels by the same weights.
@@ -29,17 +30,20 @@ def mixup(
     Beta(alpha, alpha) and ``j`` from a random permutation of the batch, as in Keras's MixUp.
 
     Args:
-        x: samples, (N, ...), array or Tensor. Integers become float32.
+        x: samples, (N, ...), array or Tensor. Integers become float32. For several inputs a list,
+            tuple or dict of them; all parts of a sample are blended by the same weight.
         y: labels: integers, (N,) or (N, 1), with ``num_classes``; or rows of targets such as
-            one-hot vectors, (N, K); or floats, (N, ...), which are blended as they are.
+            one-hot vectors, (N, K); or floats, (N, ...), which are blended as they are. For
+            several outputs a list, tuple or dict of them.
         alpha: strength; 0 blends nothing, 1 draws the weights evenly from 0 to 1.
-        num_classes: classes that integer labels stand for.
+        num_classes: classes that integer labels stand for; for several outputs a number for
+            each, None for those without, in a list, tuple or dict as ``y``.
         seed: an integer gives the same blends at every call; a ``gpuconv.random.SeedStream``
             others at each, reproducibly; None takes a seed from ``gpuconv.random``.
 
     Returns:
-        ``(x, y)``: new ones in the same containers, on the same device; integer labels have
-        become (N, num_classes), for ``categorical_crossentropy``.
+        ``(x, y)``: new ones in the same containers, on the same device, several in a tuple or
+        dict; integer labels have become (N, num_classes), for ``categorical_crossentropy``.
 
     Raises:
         ShapeError: different numbers of samples, or labels and ``num_classes`` that disagree.
@@ -51,20 +55,59 @@ def mixup(
         raise InvalidArgumentError(f"alpha must be a number of at least 0. Received: {alpha!r}")
     if not 0 <= alpha < np.inf:
         raise InvalidArgumentError(f"alpha must be a number of at least 0. Received: {alpha!r}")
-    samples, wrap_x = unwrap(x, "x")
-    labels, wrap_y = unwrap(y, "y")
-    if not (samples.ndim and labels.ndim and len(samples) == len(labels)):
+    inputs, outputs = _parts(x, "x"), _parts(y, "y")
+    shapes = [tuple(array.shape) for array, _ in (*inputs.values(), *outputs.values())]
+    count = shapes[0][0] if shapes[0] else 0
+    if any(shape[:1] != (count,) for shape in shapes):
         raise ShapeError(
             "x and y must have the same number of samples. "
-            f"Received: shapes {tuple(samples.shape)} and {tuple(labels.shape)}"
+            f"Received: shapes {' and '.join(map(str, shapes))}"
         )
-    samples = _as_float(samples, "float32")
-    targets = _as_targets(labels, num_classes, samples.dtype.name)
+    classes = _classes(num_classes, outputs)
+    samples = {key: _as_float(array, "float32") for key, (array, _) in inputs.items()}
+    dtype = next(iter(samples.values())).dtype.name
+    targets = {key: _as_targets(a, classes[key], dtype) for key, (a, _) in outputs.items()}
     stream = seed if isinstance(seed, SeedStream) else SeedStream(seed)
     generator = stream.generator()
-    order = generator.permutation(len(samples))
-    weights = generator.beta(alpha, alpha, len(samples)) if alpha else np.ones(len(samples))
-    return wrap_x(_blend(samples, order, weights)), wrap_y(_blend(targets, order, weights))
+    order = generator.permutation(count)
+    weights = generator.beta(alpha, alpha, count) if alpha else np.ones(count)
+
+    def blended(arrays: dict[Any, Array], wraps: dict[Any, tuple[Array, Wrap]], given: Any) -> Any:
+        made = {key: wraps[key][1](_blend(a, order, weights)) for key, a in arrays.items()}
+        if isinstance(given, dict):
+            return made
+        return tuple(made.values()) if is_several(given) else made[0]
+
+    return blended(samples, inputs, x), blended(targets, outputs, y)
+
+
+def _parts(value: Any, name: str) -> dict[Any, tuple[Array, Wrap]]:
+    """The arrays of ``value`` and their containers, by name, or by number if they have none."""
+    if isinstance(value, dict) and value:
+        return {key: unwrap(part, f"{name}[{key!r}]") for key, part in value.items()}
+    if is_several(value):
+        return {i: unwrap(part, f"{name}[{i}]") for i, part in enumerate(value)}
+    return {0: unwrap(value, name)}
+
+
+def _classes(num_classes: Any, outputs: dict[Any, Any]) -> dict[Any, int | None]:
+    """Number of classes of each output.
+
+    Raises:
+        InvalidArgumentError: they are not those of the outputs.
+    """
+    if isinstance(num_classes, dict):
+        given = num_classes
+    elif isinstance(num_classes, (list, tuple)):
+        given = dict(enumerate(num_classes))
+    else:
+        given = dict.fromkeys(outputs, num_classes)
+    if set(given) != set(outputs):
+        raise InvalidArgumentError(
+            f"num_classes must be one number, or one for each of {len(outputs)} targets. "
+            f"Received: {num_classes!r}"
+        )
+    return given
 
 
 def _blend(values: Array, order: Any, weights: Any) -> Array:

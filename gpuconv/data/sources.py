@@ -62,26 +62,11 @@ def as_source(value: Any, name: str) -> Source:
 
 
 def is_several(value: Any) -> bool:
-    """Whether ``value`` is a list or tuple of arrays, which stands for several inputs."""
+    """Whether ``value`` is a list or tuple of arrays: of several inputs or outputs."""
     return (
         isinstance(value, (list, tuple))
         and len(value) > 0
         and all(len(getattr(item, "shape", ())) > 0 for item in value)
-    )
-
-
-def as_sources(
-    x: Any, y: Any = None, sample_weight: Any = None, prefix: str = ""
-) -> tuple[tuple[Source, ...], Source | None, Source | None]:
-    """Return inputs (always a tuple), targets and weights as :func:`as_source` makes them."""
-    if is_several(x):
-        inputs = tuple(as_source(part, f"{prefix}x[{i}]") for i, part in enumerate(x))
-    else:
-        inputs = (as_source(x, f"{prefix}x"),)
-    return (
-        inputs,
-        None if y is None else as_source(y, f"{prefix}y"),
-        None if sample_weight is None else as_source(sample_weight, f"{prefix}sample_weight"),
     )
 
 

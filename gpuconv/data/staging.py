@@ -24,6 +24,7 @@ import numpy as np
 
 from gpuconv.backends.arrays import to_device
 from gpuconv.data.batches import Batch
+from gpuconv.data.forms import each
 
 _ALIGNMENT = 256  # as CUDA's own allocations; vector loads need 16
 
@@ -62,12 +63,9 @@ def _pipelined(batches: Iterable[Batch], slots: list[Slot]) -> Iterator[Batch]:
 def _copied(batch: Batch, slot: Slot) -> Batch:
     x, y, weights = batch
     slot.begin()
-    several = isinstance(x, tuple)
-    inputs = tuple(slot.copy(part) for part in x) if several else slot.copy(x)
-    targets = None if y is None else slot.copy(y)
-    scales = None if weights is None else slot.copy(weights)
+    copied = each(slot.copy, x), each(slot.copy, y), each(slot.copy, weights)
     slot.end()
-    return inputs, targets, scales
+    return copied
 
 
 class Slot(ABC):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,13 @@ from gpuconv.callbacks.history import History
 from gpuconv.callbacks.progress import progress_callback
 from gpuconv.data import ArrayBatches, Batches, IterableBatches, make_batches, split_validation
 from gpuconv.data.batches import Batch
-from gpuconv.data.sources import read_rows, row_count
+from gpuconv.data.forms import BatchForm, each, leaves
+from gpuconv.data.sources import read_rows
 from gpuconv.data.staging import on_device
 from gpuconv.dispatch import without_tuning
-from gpuconv.errors import InvalidArgumentError
+from gpuconv.errors import InvalidArgumentError, ShapeError
 from gpuconv.geometry import as_int
+from gpuconv.layers.symbolic import several_shapes
 from gpuconv.models.class_weights import class_weight_table, with_class_weights
 from gpuconv.models.running import Running
 from gpuconv.random import SeedStream
@@ -52,27 +55,37 @@ class Fit:
         sample_weight: Any,
         initial_epoch: int,
         steps_per_epoch: int | None,
+        validation_steps: int | None,
         validation_batch_size: int | None,
         validation_freq: int,
     ) -> None:
         self.model = model
+        self.objectives = model.require_compiled()[0]
+        form = model.batch_form
         self.epochs = as_int(epochs, "epochs", 0)
         self.initial_epoch = as_int(initial_epoch, "initial_epoch", 0)
         self.validation_freq = as_int(validation_freq, "validation_freq", 1)
         self.shuffle = bool(shuffle)
         if validation_split and validation_data is None:
-            train, held_out = split_validation(x, y, sample_weight, validation_split)
+            train, held_out = split_validation(x, y, sample_weight, validation_split, form)
             x, y, sample_weight = train
             validation_data = held_out
-        self.batches = make_batches(x, y, sample_weight, batch_size, steps_per_epoch)
+        self.batches = make_batches(x, y, sample_weight, batch_size, steps_per_epoch, form=form)
         if validation_batch_size is not None:
             validation_batch_size = as_int(validation_batch_size, "validation_batch_size", 1)
-        self.validation = _validation_batches(validation_data, validation_batch_size or batch_size)
+        self.validation = _validation_batches(
+            validation_data, validation_batch_size or batch_size, validation_steps, form
+        )
         if isinstance(self.batches, IterableBatches):
             self.batches.check_epochs(self.epochs - self.initial_epoch)
         if isinstance(self.validation, IterableBatches):
             self.validation.check_epochs(
                 self.epochs // self.validation_freq - self.initial_epoch // self.validation_freq
+            )
+        if class_weight is not None and form.many:
+            raise InvalidArgumentError(
+                f"class_weight is for a model of one output; give sample_weight by output instead. "
+                f"Received: class_weight for {', '.join(form.outputs)}"
             )
         self.class_weights = None if class_weight is None else class_weight_table(class_weight)
         self.history = History()
@@ -125,7 +138,7 @@ class Fit:
 
     def _train_epoch(self, epoch: int, batches_done: int) -> tuple[Running, bool]:
         """Run one epoch without the batches that an earlier run did; False if it was cut short."""
-        running = Running(self.model.metrics)
+        running = Running(self.objectives)
         to_do: Iterator[Batch] = islice(self._batches_of(epoch), batches_done, None)
         if self.class_weights is not None:
             table = self.class_weights
@@ -154,12 +167,13 @@ def evaluate(
         several = [*as_callbacks(callbacks), *progress_callback(verbose, "evaluate")]
         params = {"epochs": 1, "steps": batches.steps, "verbose": verbose}
         within_fit = CallbackList(several, model, params)
-    running = Running(model.metrics)
+    running = Running(model.require_compiled()[0])
     logs: Mapping[str, Any] = {}
     try:
         within_fit.call("on_test_begin", {})
         whole = WholeBatches()
         for number, batch in enumerate(staged(model, batches.epoch())):
+            within_fit.call("on_test_batch_begin", number, {})
             with whole.tuning(batch):
                 running.update(*model.test_step(*batch), batch)
             within_fit.call("on_test_batch_end", number, running.lazy_logs())
@@ -179,14 +193,27 @@ def predict(model: Model, batches: Batches, verbose: Any, callbacks: Any) -> Any
         listeners.call("on_predict_begin", {})
         whole = WholeBatches()
         for number, batch in enumerate(staged(model, batches.epoch())):
+            listeners.call("on_predict_batch_begin", number, {})
             with whole.tuning(batch):
                 outputs.append(on_host(model.infer_batch(batch[0])))
             listeners.call("on_predict_batch_end", number, {})
     finally:
         listeners.finish("on_predict_end", {})
     if isinstance(outputs[0], list):
-        return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
-    return np.concatenate(outputs)
+        return [_joined(parts) for parts in zip(*outputs, strict=True)]
+    return _joined(outputs)
+
+
+def _joined(parts: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """The outputs of all batches as one array."""
+    for part in parts:
+        if part.shape[1:] != parts[0].shape[1:]:
+            raise ShapeError(
+                f"predict puts the outputs of all batches into one array, so they must have one "
+                f"shape; predict_on_batch takes batches one by one. Received: outputs of shape "
+                f"{parts[0].shape} and {part.shape}"
+            )
+    return np.concatenate(parts)
 
 
 def on_host(outputs: Any) -> Any:
@@ -224,9 +251,11 @@ def staged(model: Model, batches: Iterator[Batch]) -> Iterator[Batch]:
 
 def _with_checked_labels(model: Model, batch: Batch) -> Batch:
     x, y, _ = batch
-    if model.loss is not None and isinstance(y, np.ndarray):
+    here = each(lambda part: part if isinstance(part, np.ndarray) else None, y)
+    if model.objectives is not None and any(leaves(here, "y")):
         shapes = [tuple(part.shape) for part in (x if isinstance(x, tuple) else (x,))]
-        model.loss.check_targets(y, model.compute_output_shape(model.accept(shapes)))
+        shape = model.compute_output_shape(model.accept(shapes))
+        model.objectives.check_targets(here, shape)
     return batch
 
 
@@ -241,29 +270,38 @@ def check_batches(model: Model, batches: Batches) -> None:
         return
     shape = model.accept([tuple(part.shape) for part in batches.x])
     batches.check_finite()
-    if batches.y is None or model.loss is None:
+    if batches.y is None or model.objectives is None:
         return
     output_shape = model.compute_output_shape(shape)
+    if several_shapes(output_shape) and not model.several_outputs:
+        raise InvalidArgumentError(
+            f"{model.name} ends in a layer of several outputs; train gpuconv.Model(inputs, outputs)"
+            f" of them. Received: outputs of shapes {output_shape}"
+        )
     # Part by part: targets may be larger than memory, as inputs may.
-    for start in range(0, row_count(batches.y), _ROWS):
-        rows = read_rows(batches.y, start, min(start + _ROWS, row_count(batches.y)))
-        model.loss.check_targets(rows, output_shape)
-    made_up = np.zeros((1, *output_shape[1:]), model.dtype or "float32")
-    for metric in model.metrics:  # else a metric would complain after the first step
-        metric.update_state(to_numpy(read_rows(batches.y, 0, 1)), made_up)
-        metric.reset_state()
+    samples = batches.samples or 0
+    for start in range(0, samples, _ROWS):
+        stop = min(start + _ROWS, samples)
+        rows = each(functools.partial(read_rows, start=start, stop=stop), batches.y)
+        model.objectives.check_targets(rows, output_shape)
+    # Else a metric would complain after the first step.
+    first = each(lambda source: to_numpy(read_rows(source, 0, 1)), batches.y)
+    model.objectives.try_metrics(first, output_shape, model.dtype or "float32")
 
 
-def _validation_batches(data: Any, batch_size: int) -> Batches | None:
+def _validation_batches(
+    data: Any, batch_size: int, steps: int | None, form: BatchForm
+) -> Batches | None:
     if data is None:
         return None
     if isinstance(data, list) and data and all(isinstance(part, tuple) for part in data):
-        return make_batches(data)
+        return make_batches(data, steps_per_epoch=steps, form=form)
     if isinstance(data, (list, tuple)) and len(data) in (2, 3):
-        return make_batches(data[0], data[1], data[2] if len(data) == 3 else None, batch_size)
+        weight = data[2] if len(data) == 3 else None
+        return make_batches(data[0], data[1], weight, batch_size, steps, form=form)
     if isinstance(data, (list, tuple)):
         raise InvalidArgumentError(
             f"validation_data must be (x, y), (x, y, sample_weight) or an iterable of batches. "
             f"Received: a {type(data).__name__} of {len(data)}"
         )
-    return make_batches(data)
+    return make_batches(data, steps_per_epoch=steps, form=form)

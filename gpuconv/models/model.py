@@ -6,30 +6,23 @@ and its gradient, the closures backwards, the optimizer.
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from gpuconv import losses, metrics, optimizers
-from gpuconv.backends.arrays import to_device
 from gpuconv.backends.base import Array
 from gpuconv.backends.selection import resolve_device
 from gpuconv.callbacks.history import History
-from gpuconv.containers import unwrap
 from gpuconv.data import make_batches
-from gpuconv.dispatch import engine_for
 from gpuconv.errors import InvalidArgumentError, NotBuiltError, one_of, shown, suggestion
 from gpuconv.geometry import as_int
 from gpuconv.layers.base import Layer
 from gpuconv.layers.symbolic import SymbolicTensor
-from gpuconv.models.finite import first_not_finite
-from gpuconv.models.graph import GraphBackward
-from gpuconv.models.running import Running
+from gpuconv.models.steps import Steps
 from gpuconv.random import SeedStream
 
 
-class Model(Layer):
+class Model(Steps):
     """A layer with a loss, metrics and an optimizer: the base of Sequential and of graphs.
 
     ``Model(inputs, outputs)`` makes the model of a graph, see ``gpuconv.models.Functional``.
@@ -43,7 +36,7 @@ class Model(Layer):
         stop_training: set it to True to end ``fit`` after the current batch.
         resume_at: set by a callback when training begins: ``(epoch, batch)`` where ``fit`` goes
             on, in place of its ``initial_epoch``.
-        optimizer, loss, metrics: set by :meth:`compile`.
+        optimizer, objectives: set by :meth:`compile`.
         not_finite: where numbers stopped being finite; see ``callbacks.TerminateOnNaN``.
 
     Raises:
@@ -71,9 +64,8 @@ class Model(Layer):
         if backend is not None:
             self.backend = resolve_device(backend)[0]
             self.engine = backend if ":" in backend else None
-        self.optimizer: optimizers.Optimizer | None = None
-        self.loss: losses.Loss | None = None
-        self.metrics: list[metrics.Metric] = []
+        self.optimizer = None
+        self.objectives = None
         self.stop_training = False
         self.resume_at: tuple[int, int] | None = None
         self.shuffle_stream: SeedStream | None = None
@@ -147,163 +139,6 @@ class Model(Layer):
         """
         raise TypeError(f"{type(self).__name__} must define rows")
 
-    # --- compile ----------------------------------------------------------------------
-
-    def compile(
-        self,
-        optimizer: Any = "rmsprop",
-        loss: Any = None,
-        metrics: Any = None,
-    ) -> None:
-        """Choose how to train.
-
-        Args:
-            optimizer: name, object or configuration; default ``"rmsprop"``.
-            loss: name, object or configuration; None for a model that only predicts.
-            metrics: list of names or objects; ``"accuracy"`` finds its form from the shapes.
-
-        When the last layer is a softmax and the loss a categorical cross-entropy of
-        probabilities, training computes both as one: the gradient of the logits is
-        ``probabilities - targets``, which is exact where the separate steps would divide by a
-        vanishing probability.
-
-        Raises:
-            InvalidArgumentError: an unknown name.
-        """
-        chosen = (
-            optimizers.get(optimizer),
-            None if loss is None else losses.get(loss),
-            _as_metrics(metrics),
-        )
-        self.optimizer, self.loss, self.metrics = chosen  # all of them, or none after an error
-
-    def require_compiled(self) -> tuple[losses.Loss, optimizers.Optimizer]:
-        """Return loss and optimizer.
-
-        Raises:
-            NotBuiltError: ``compile`` was not called, or without a loss.
-        """
-        if self.loss is None or self.optimizer is None:
-            raise NotBuiltError(
-                f"{self.name} has no loss yet: call compile(optimizer=..., loss=...) first"
-            )
-        return self.loss, self.optimizer
-
-    # --- one step ---------------------------------------------------------------------
-
-    def prepare(self, x: Any) -> Any:
-        """Bring a batch of inputs to the model's device and dtype; build on first use."""
-        parts = [unwrap(part)[0] for part in x] if isinstance(x, tuple) else [unwrap(x)[0]]
-        self.accept([tuple(part.shape) for part in parts])
-        device = self.backend or "cpu"
-        arrays = [self.cast(to_device(part, device)) for part in parts]
-        return arrays if self.several_inputs else arrays[0]
-
-    def accept(self, shapes: Sequence[Sequence[int]]) -> Any:
-        """Check the inputs' shapes, build on first use; return their shape without the batch size.
-
-        Raises:
-            ShapeError: the model cannot take them.
-            InvalidArgumentError: several inputs for a model that has one.
-        """
-        if len(shapes) > 1 and not self.several_inputs:
-            raise InvalidArgumentError(
-                f"{self.name} has one input. Received: a list of {len(shapes)} arrays"
-            )
-        several: list[Any] = [(None, *shape[1:]) for shape in shapes]
-        shape = several if self.several_inputs else several[0]
-        self.build(shape)
-        self.check_input_shape(shape)
-        return shape
-
-    def prepare_targets(self, y: Any) -> Array | None:
-        """Bring targets or weights to the model's device, in their own dtype."""
-        return None if y is None else to_device(unwrap(y)[0], self.backend or "cpu")
-
-    def train_step(self, x: Any, y: Any, sample_weight: Any = None) -> tuple[Array, Array]:
-        """Learn from one batch.
-
-        Returns:
-            The loss (0-d) and the predictions, on the device; nothing waits for it.
-        """
-        with self.computing():
-            return self._train_step(x, y, sample_weight)
-
-    def _train_step(self, x: Any, y: Any, sample_weight: Any) -> tuple[Array, Array]:
-        inputs = self.prepare(x)
-        network, loss, fused = self.network_and_loss()
-        self.zero_grad()  # of a step that was interrupted, or of gradients by hand
-        predictions, backward = network.run(inputs, training=True)
-        targets = self.prepare_targets(y)
-        value, gradient = loss.compute(targets, predictions, self.prepare_targets(sample_weight))
-        if self.watches_loss and not math.isfinite(float(value)):
-            self.not_finite = first_not_finite(network, inputs)
-        if isinstance(backward, GraphBackward):
-            backward.release = True  # each activation goes as soon as it has been used
-        backward(gradient, input_gradient=False)
-        value = value + self.add_penalties()
-        parameters = self.trainable_parameters
-        self.require_compiled()[1].step(parameters)
-        return value, engine_for(predictions).softmax(predictions) if fused else predictions
-
-    def test_step(self, x: Any, y: Any, sample_weight: Any = None) -> tuple[Array, Array]:
-        """Evaluate one batch; returns as :meth:`train_step`."""
-        with self.computing():
-            inputs = self.prepare(x)
-            network, loss, fused = self.network_and_loss()
-            predictions = network.infer(inputs)
-            targets = self.prepare_targets(y)
-            value = loss(targets, predictions, self.prepare_targets(sample_weight))
-            value = value + self.penalty()
-            return value, engine_for(predictions).softmax(predictions) if fused else predictions
-
-    def network_and_loss(self) -> tuple[Layer, losses.Loss, bool]:
-        """Return what is run and its loss; True if softmax and cross-entropy became one."""
-        loss, _ = self.require_compiled()
-        if loss.accepts_softmax_fusion:
-            logits = self.without_softmax()
-            if logits is not None:
-                return logits, loss.with_logits(), True
-        return self, loss, False
-
-    def penalty(self) -> Any:
-        """Return the sum of all regularizers' values, 0.0 if there are none."""
-        return sum(
-            (p.regularizer.value(p.value) for p in self.trainable_parameters if p.regularizer), 0.0
-        )
-
-    def add_penalties(self) -> Any:
-        """Add the regularizers' gradients to the parameters'; return their value."""
-        for parameter in self.trainable_parameters:
-            if parameter.regularizer is not None:
-                parameter.add_gradient(parameter.regularizer.gradient(parameter.value))
-        return self.penalty()
-
-    def train_on_batch(
-        self, x: Any, y: Any, sample_weight: Any = None, return_dict: bool = False
-    ) -> Any:
-        """Learn from one batch; returns as :meth:`evaluate`, for this batch alone.
-
-        Raises:
-            NotBuiltError: the model is not compiled.
-            ShapeError, InvalidArgumentError: inputs and targets do not fit.
-        """
-        return self._one_batch(self.train_step, x, y, sample_weight, return_dict)
-
-    def test_on_batch(
-        self, x: Any, y: Any, sample_weight: Any = None, return_dict: bool = False
-    ) -> Any:
-        """Evaluate one batch; returns as :meth:`evaluate`."""
-        return self._one_batch(self.test_step, x, y, sample_weight, return_dict)
-
-    def _one_batch(self, step: Any, x: Any, y: Any, sample_weight: Any, return_dict: bool) -> Any:
-        self.require_compiled()
-        (batch,) = make_batches(x, y, sample_weight, batch_size=2**62).epoch()
-        running = Running(self.metrics)
-        loss, predictions = step(*batch)
-        running.update(loss, predictions, batch)
-        return running.result(return_dict)
-
     # --- many steps -------------------------------------------------------------------
 
     def fit(
@@ -321,16 +156,19 @@ class Model(Layer):
         sample_weight: Any = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
         validation_batch_size: int | None = None,
         validation_freq: int = 1,
     ) -> History:
         """Train for a number of epochs, as Keras's ``fit``.
 
         Args:
-            x: inputs (N, ...) of any real dtype: arrays, Tensors, memory maps; or an iterable of
-                batches ``(x, y)`` or ``(x, y, sample_weight)``. Data stays in its dtype until a
-                batch is taken; no copy of the data set is made.
-            y: targets, with arrays.
+            x: inputs (N, ...) of any real dtype: arrays, Tensors, memory maps; for several inputs
+                a list of them or a dict by name (``input_names``); or an iterable of batches
+                ``(x, y)`` or ``(x, y, sample_weight)``. Data stays in its dtype until a batch is
+                taken; no copy of the data set is made.
+            y: targets, with arrays; for several outputs a list or a dict by name
+                (``output_names``). An output without loss and metrics needs none.
             batch_size: default 32. The last batch of an epoch may be shorter.
             epochs: number of the epoch after the last; with ``initial_epoch`` the difference
                 is run.
@@ -340,11 +178,12 @@ class Model(Layer):
             validation_split: fraction of the LAST samples that is held out before shuffling.
             validation_data: ``(x, y)`` or ``(x, y, sample_weight)``, or an iterable of batches.
             shuffle: a new order each epoch, reproducible by ``gpuconv.set_seed``.
-            class_weight: class number -> weight of its samples' losses.
-            sample_weight: one number a sample.
+            class_weight: class number -> weight of its samples' losses; for one output only.
+            sample_weight: one number a sample; for several outputs also a list or a dict of such.
             initial_epoch: where to count from, to continue a run.
             steps_per_epoch: batches an epoch, where not all. With ``shuffle`` those are drawn
                 anew each epoch; without, an epoch goes on where the last one stopped.
+            validation_steps: batches of a validation, where not all.
             validation_batch_size: default ``batch_size``.
             validation_freq: validate after every so many epochs.
 
@@ -376,6 +215,7 @@ class Model(Layer):
             sample_weight=sample_weight,
             initial_epoch=initial_epoch,
             steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
             validation_batch_size=validation_batch_size,
             validation_freq=validation_freq,
         ).run()
@@ -399,7 +239,8 @@ class Model(Layer):
             return_dict: names and numbers instead of a list.
 
         Returns:
-            The loss alone without metrics, else ``[loss, metric, ...]``.
+            The loss alone without metrics, else ``[loss, metric, ...]``; for several outputs
+            ``[loss, loss of each, metrics in the order of their names]``.
 
         Raises:
             NotBuiltError: the model is not compiled.
@@ -408,7 +249,8 @@ class Model(Layer):
         from gpuconv.models.fitting import evaluate
 
         self.require_compiled()
-        batches = make_batches(x, y, sample_weight, 32 if batch_size is None else batch_size, steps)
+        size = 32 if batch_size is None else batch_size
+        batches = make_batches(x, y, sample_weight, size, steps, form=self.batch_form)
         return evaluate(self, batches, verbose, callbacks).result(return_dict)
 
     def predict(
@@ -431,14 +273,15 @@ class Model(Layer):
         from gpuconv.models.fitting import predict
 
         size = 32 if batch_size is None else batch_size
-        batches = make_batches(x, None, None, size, steps, targets=False)
+        batches = make_batches(x, None, None, size, steps, targets=False, form=self.batch_form)
         return predict(self, batches, verbose, callbacks)
 
     def predict_on_batch(self, x: Any) -> Any:
         """Return the outputs for one batch as a NumPy array; a list for several outputs."""
         from gpuconv.models.fitting import on_host
 
-        (batch,) = make_batches(x, None, None, 2**62, targets=False).epoch()
+        form = self.batch_form
+        (batch,) = make_batches(x, None, None, 2**62, targets=False, form=form).epoch()
         return on_host(self.infer_batch(batch[0]))
 
     def infer_batch(self, x: Any) -> Array:
@@ -450,8 +293,17 @@ class Model(Layer):
         """Return a model that predicts the same, but for rounding, in less time.
 
         Batch normalisations become a part of the convolution or dense layer before them, ReLU and
-        other activations are applied as these store, and dropout is left out. The weights are
+        other activations are applied as these store, an Add behind a convolution, of two inputs
+        of one shape, too, and dropout is left out. The weights are
         copied: this model is not changed, and can be trained on.
+
+        On the CPU the new model keeps what the kernels make of the weights of its convolutions and
+        dense layers, from the first prediction on: as much memory again as these take (with
+        Winograd's method 1.8 times as much, for small layers 4 times). So that these do not change
+        unnoticed, their arrays can only be read: writing into ``layer.kernel.value`` raises
+        NumPy's ValueError; ``assign``, ``set_weights`` and ``load_weights`` work as always. Copies
+        and files hold the weights alone; a model that was loaded keeps nothing until it is
+        optimised.
 
         Raises:
             NotBuiltError: the model has no weights yet.
@@ -486,6 +338,8 @@ class Model(Layer):
         line_length: int | None = None,
         style: str = "table",
         print_fn: Any = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
     ) -> None:
         """Print layers, output shapes and numbers of parameters.
 
@@ -493,6 +347,9 @@ class Model(Layer):
             line_length: width in characters; None is the terminal's.
             style: ``"table"``, or ``"classic"`` for Keras 2's lines.
             print_fn: called with the text instead of printing it.
+            expand_nested: show the layers of models inside too, below the line of the first call
+                of each; their numbers are a part of their model's.
+            show_trainable: a column with ``Y`` or ``N``, ``-`` for layers without weights.
 
         Raises:
             NotBuiltError: the model has not seen an input shape.
@@ -501,7 +358,8 @@ class Model(Layer):
         from gpuconv.models.summary import summary_text
 
         length = None if line_length is None else as_int(line_length, "line_length", 1)
-        text = summary_text(self, length, one_of(style, ("table", "classic"), "style"))
+        chosen = one_of(style, ("table", "classic"), "style")
+        text = summary_text(self, length, chosen, bool(expand_nested), bool(show_trainable))
         (print_fn or print)(text)
 
     def save(
@@ -544,17 +402,3 @@ class Model(Layer):
         from gpuconv.models.saving import restore_model
 
         return restore_model(self, path)
-
-
-def _as_metrics(given: Any) -> list[metrics.Metric]:
-    if given is None:
-        return []
-    several: Sequence[Any] = given if isinstance(given, (list, tuple)) else [given]
-    made = [metrics.get(metric) for metric in several]
-    names = [metric.name for metric in made]
-    for name in names:
-        if name == "loss" or names.count(name) > 1:
-            raise InvalidArgumentError(
-                f"metrics must have different names, and none 'loss'. Received: {names}"
-            )
-    return made

@@ -30,6 +30,7 @@ class Model:
     def __init__(self, optimizer: Any) -> None:
         self.optimizer = optimizer
         self.metrics: list[Any] = []
+        self.named_metrics: dict[str, Any] = {}
         self.stop_training = False
         self.weights = [-1]
 
