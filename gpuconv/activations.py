@@ -5,6 +5,7 @@ Definitions and default parameters are those of Keras 3.15.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +13,7 @@ from typing import Any, Final
 from gpuconv.backends.arrays import array_module
 from gpuconv.backends.base import Array
 from gpuconv.backends.functions import FROM_INPUT, FROM_OUTPUT, Activation
+from gpuconv.containers import FLOATS, unwrap
 from gpuconv.dispatch import engine_for
 from gpuconv.errors import InvalidArgumentError, suggestion
 
@@ -39,7 +41,7 @@ class ActivationFunction:
     @property
     def fused(self) -> Activation | None:
         """The function in the form that a convolution applies as it stores, if it can."""
-        return Activation(self.name, self.alpha) if self.name in FROM_OUTPUT else None
+        return _described(self.name, self.alpha) if self.name in FROM_OUTPUT else None
 
     @property
     def needs_input(self) -> bool:
@@ -54,7 +56,7 @@ class ActivationFunction:
             return engine_for(x).softmax(x)
         if self.name == "log_softmax":
             return _log_softmax(x)
-        return engine_for(x).activation(x, Activation(self.name, self.alpha))
+        return engine_for(x).activation(x, _described(self.name, self.alpha))
 
     def backward(self, dy: Array, x: Array | None, y: Array | None) -> Array:
         """Return the gradient of :meth:`apply`'s input; ``dy`` itself for ``linear``."""
@@ -65,7 +67,26 @@ class ActivationFunction:
             return engine.softmax_backward(dy, y)
         if self.name == "log_softmax":
             return _log_softmax_backward(dy, y)
-        return engine.activation_backward(dy, x, y, Activation(self.name, self.alpha))
+        return engine.activation_backward(dy, x, y, _described(self.name, self.alpha))
+
+    def backward_with_sums(
+        self, dy: Array, x: Array | None, y: Array | None
+    ) -> tuple[Array, Array]:
+        """Return :meth:`backward`, and its sums over all axes but the last."""
+        engine = engine_for(dy)
+        if self.name in FROM_OUTPUT:
+            return engine.activation_backward_with_sums(dy, y, _described(self.name, self.alpha))
+        dx = self.backward(dy, x, y)
+        return dx, engine.sum_channels(dx)
+
+    def __call__(self, x: Any) -> Any:
+        """Apply it to an array or Tensor; the result is in the same container.
+
+        Raises:
+            DTypeError: not real numbers.
+        """
+        array, wrap = unwrap(x, self.name)
+        return wrap(self.apply(array if array.dtype.name in FLOATS else array.astype("float32")))
 
     def config(self) -> Any:
         """Return plain data from which :func:`get` makes this function again."""
@@ -74,11 +95,19 @@ class ActivationFunction:
         return {"name": self.name, "alpha": self.alpha}
 
 
+@functools.cache
+def _described(name: str, alpha: float) -> Activation:
+    """The function as engines take it; made anew it would cost as much as a small kernel."""
+    return Activation(name, alpha)
+
+
 LINEAR: Final = ActivationFunction("linear")
 
 
 def get(identifier: Any) -> ActivationFunction:
     """Return an activation function from its name, its configuration, itself, or None (linear).
+
+    A layer that is one, such as ``LeakyReLU(0.1)``, stands for it too.
 
     Raises:
         InvalidArgumentError: an unknown name, or something else, such as a Python function (its
@@ -90,6 +119,9 @@ def get(identifier: Any) -> ActivationFunction:
         return make(identifier["name"], identifier["alpha"])
     if identifier is None or isinstance(identifier, str):
         return make(identifier)
+    function = getattr(identifier, "function", None)
+    if isinstance(function, ActivationFunction):  # a layer, such as LeakyReLU(0.1)
+        return function
     raise InvalidArgumentError(
         f"activation must be None or a name, one of {', '.join(NAMES)}; the gradient of other "
         f"functions is unknown. Received: {identifier!r}"
@@ -128,3 +160,25 @@ def _log_softmax_backward(dy: Array, y: Array | None) -> Array:
     softmax = engine_for(dy).activation(y, Activation("exponential"))
     softmax *= dy.sum(axis=-1, keepdims=True)
     return dy - softmax
+
+
+# The functions, as Keras names them: ``activation=activations.relu``, ``activations.relu(x)``.
+elu: Final = make("elu")
+exponential: Final = make("exponential")
+gelu: Final = make("gelu")
+hard_sigmoid: Final = make("hard_sigmoid")
+hard_silu: Final = make("hard_silu")
+leaky_relu: Final = make("leaky_relu")
+linear: Final = make("linear")
+log_softmax: Final = make("log_softmax")
+mish: Final = make("mish")
+relu: Final = make("relu")
+relu6: Final = make("relu6")
+selu: Final = make("selu")
+sigmoid: Final = make("sigmoid")
+silu: Final = make("silu")
+softmax: Final = make("softmax")
+softplus: Final = make("softplus")
+softsign: Final = make("softsign")
+tanh: Final = make("tanh")
+swish, hard_swish = silu, hard_silu

@@ -62,7 +62,16 @@ def requested_backend() -> str:
     Raises:
         InvalidArgumentError: ``GPUCONV_BACKEND`` holds an unknown name.
     """
-    return _request()[0]
+    name = _block.get() or _process  # asked for every operation: what was set has been checked
+    if name:
+        return name
+    return _request()[0] if environment() else "auto"
+
+
+@functools.cache
+def environment() -> str:
+    """What ``GPUCONV_BACKEND`` holds when it is first asked for; to look it up takes 2 us."""
+    return os.environ.get(VARIABLE, "")
 
 
 def _request() -> tuple[str, str]:
@@ -70,7 +79,7 @@ def _request() -> tuple[str, str]:
     for name, source in (
         (_block.get(), "use_backend"),
         (_process, "set_backend"),
-        (os.environ.get(VARIABLE), VARIABLE),
+        (environment(), VARIABLE),
     ):
         if name:
             return check_name(name, source), source

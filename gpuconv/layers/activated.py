@@ -58,17 +58,26 @@ class Biased(Layer):
 
         Returns:
             The output, and the function from its gradient to that of ``linear`` without
-            activation. Only what that needs is kept: the output or the pre-activation.
+            activation, which adds to the bias' gradient. Only what that needs is kept: the output
+            or the pre-activation.
         """
-        function = self.activation
-        if function.fused is not None or function.name == "linear":
-            y = linear(function.fused)
-            kept = None if function.name == "linear" else y
-            return y, lambda dy: function.backward(dy, None, kept)
-        x = linear(None)
-        y = function.apply(x)
+        function, bias = self.activation, self.bias
+        fused = function.fused
+        x = linear(fused)
+        y = x if fused is not None else function.apply(x)
         kept_x, kept_y = (x, None) if function.needs_input else (None, y)
-        return y, lambda dy: function.backward(dy, kept_x, kept_y)
+        if function.name == "linear":
+            kept_y = None
+        del x
+
+        def backward(dy: Array) -> Array:
+            if bias is None or not bias.trainable:
+                return function.backward(dy, kept_x, kept_y)
+            dz, sums = function.backward_with_sums(dy, kept_x, kept_y)
+            bias.add_gradient(sums)
+            return dz
+
+        return y, backward
 
     def without_softmax(self) -> Layer | None:
         """Return a twin with the same parameters that gives logits, if this ends in a softmax."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from gpuconv import initializers, regularizers
 from gpuconv.backends.base import Array
 from gpuconv.errors import ShapeError
-from gpuconv.geometry import as_int, as_tuple
+from gpuconv.geometry import Extents, as_int, as_tuple, where_known
 from gpuconv.layers.activated import Biased
 from gpuconv.layers.base import Backward, Shape
 from gpuconv.layers.spatial import Spatial
@@ -55,6 +55,12 @@ class DepthwiseBase(Spatial, Biased):
             name, shape, self.depthwise_initializer, self.depthwise_regularizer
         )
 
+    def depthwise_extents(self, extents: Extents, channels: int) -> Extents:
+        """The output's extents, None where the input's are not known."""
+        return where_known(
+            extents, lambda known: self.depthwise_problem((1, *known, channels)).geometry.output
+        )
+
     def depthwise_problem(self, x_shape: Shape) -> ops.Convolution:
         """The grouped convolution for a canonical input shape; cached by that shape."""
         channels = x_shape[-1]
@@ -86,9 +92,8 @@ class DepthwiseConvND(DepthwiseBase):
         self.kernel = self.add_depthwise("kernel", channels)
         self.add_bias(channels * self.depth_multiplier)
 
-    def output_extents(self, extents: tuple[int, ...], channels: int) -> tuple[int, ...]:
-        geometry = self.depthwise_problem((1, *extents, channels)).geometry
-        return (*geometry.output, geometry.out_channels)
+    def output_extents(self, extents: Extents, channels: int) -> Extents:
+        return (*self.depthwise_extents(extents, channels), channels * self.depth_multiplier)
 
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:
         problem = self.depthwise_problem(x.shape)
@@ -102,8 +107,6 @@ class DepthwiseConvND(DepthwiseBase):
             if self.kernel.trainable:
                 dw = ops.backward_weight(dz, x, problem)
                 self.kernel.add_gradient(dw.reshape(self.kernel.shape))
-            if self.bias is not None and self.bias.trainable:
-                self.bias.add_gradient(ops.backward_bias(dz))
             return ops.backward_input(dz, kernel, problem) if input_gradient else None
 
         return y, backward

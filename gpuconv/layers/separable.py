@@ -7,7 +7,7 @@ from typing import Any
 
 from gpuconv import initializers, regularizers
 from gpuconv.backends.base import Array
-from gpuconv.geometry import as_int
+from gpuconv.geometry import Extents, as_int
 from gpuconv.layers.base import Backward, Shape
 from gpuconv.layers.depthwise import DepthwiseBase, as_grouped
 from gpuconv.ops import convolution as ops
@@ -67,8 +67,8 @@ class SeparableConvND(DepthwiseBase):
         w_shape = (*ones, between[-1], self.filters)
         return depthwise, ops.convolution(between, w_shape, ones, 0, ones, 1)
 
-    def output_extents(self, extents: tuple[int, ...], channels: int) -> tuple[int, ...]:
-        return (*self.depthwise_problem((1, *extents, channels)).geometry.output, self.filters)
+    def output_extents(self, extents: Extents, channels: int) -> Extents:
+        return (*self.depthwise_extents(extents, channels), self.filters)
 
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:
         depthwise, pointwise = self._problems(x.shape)
@@ -84,8 +84,6 @@ class SeparableConvND(DepthwiseBase):
             dz = activation_backward(dy)
             if self.pointwise_kernel.trainable:
                 self.pointwise_kernel.add_gradient(ops.backward_weight(dz, between, pointwise))
-            if self.bias is not None and self.bias.trainable:
-                self.bias.add_gradient(ops.backward_bias(dz))
             if not (input_gradient or self.depthwise_kernel.trainable):
                 return None
             dbetween = ops.backward_input(dz, mixing, pointwise)

@@ -13,7 +13,7 @@ from gpuconv.backends.base import Array
 from gpuconv.backends.functions import Activation
 from gpuconv.dispatch import engine_for
 from gpuconv.errors import InvalidArgumentError, ShapeError
-from gpuconv.geometry import as_int, as_tuple
+from gpuconv.geometry import Extents, as_int, as_tuple, where_known
 from gpuconv.geometry.transposed import check_output_padding, check_transposed_padding
 from gpuconv.layers.activated import Activated
 from gpuconv.layers.base import Backward, Shape
@@ -78,8 +78,11 @@ class ConvTransposeND(Spatial, Activated):
             self.groups,
         )
 
-    def output_extents(self, extents: tuple[int, ...], channels: int) -> tuple[int, ...]:
-        return (*self._problem((1, *extents, channels)).geometry.input, self.filters)
+    def output_extents(self, extents: Extents, channels: int) -> Extents:
+        output = where_known(
+            extents, lambda known: self._problem((1, *known, channels)).geometry.input
+        )
+        return (*output, self.filters)
 
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:
         problem = self._problem(x.shape)
@@ -97,8 +100,6 @@ class ConvTransposeND(Spatial, Activated):
             dz = activation_backward(dy)
             if self.kernel.trainable:
                 self.kernel.add_gradient(ops.backward_weight(x, dz, problem))
-            if self.bias is not None and self.bias.trainable:
-                self.bias.add_gradient(ops.backward_bias(dz))
             return ops.forward(dz, kernel, None, problem) if input_gradient else None
 
         return y, backward

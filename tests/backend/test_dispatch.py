@@ -240,5 +240,6 @@ def test_where_data_is_computed(monkeypatch):
     missing = Probe(False, "no NVIDIA driver")
     monkeypatch.setattr(registry.cuda_probe, "probe_cuda", lambda: missing)
     monkeypatch.setenv("GPUCONV_BACKEND", "cuda")
+    selection.environment.cache_clear()
     with pytest.raises(BackendUnavailableError, match="no NVIDIA driver"):
         dispatch.target_device("cpu")

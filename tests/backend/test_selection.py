@@ -166,6 +166,7 @@ def test_what_is_named_never_falls_back(only_cpu, monkeypatch, name):
             choose(name)
     assert requested_backend() == "auto"
     monkeypatch.setenv("GPUCONV_BACKEND", name)
+    selection.environment.cache_clear()
     with pytest.raises(BackendUnavailableError, match="no NVIDIA driver"):
         resolve_device()
 

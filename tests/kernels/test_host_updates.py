@@ -156,3 +156,44 @@ def test_what_is_updated_must_be_contiguous():
     w = np.zeros((4, 4), "float32")
     with pytest.raises(ValueError, match="C-contiguous"):
         host.sgd_update(w[:, ::2], w[:, ::2], None, 0.1, 0.0, False, False, True)
+
+
+def test_several_parameters_in_one_call(monkeypatch):
+    sizes = (5, 0, 2 * host.TASK + 3, 1, host.TASK)
+    step, states = CASES["adam"]
+    alone, together = ([start(size, states, "float32") for size in sizes] for _ in range(2))
+    calls = []
+    run = host.run
+    monkeypatch.setattr(host, "run", lambda *arguments: (calls.append(1), run(*arguments)))
+    for threads in (1, 3):
+        set_threads(threads)
+        for t in (1, 2):
+            drawn = [list(gradients(size, "float32", 2))[t - 1] for size in sizes]
+            for (w, s), g in zip(alone, drawn, strict=True):
+                step(host, w, g, s, t)
+            calls.clear()
+            with host.together():
+                for (w, s), g in zip(together, drawn, strict=True):
+                    before = w.copy()
+                    step(host, w, g, s, t)
+                    assert_same_bits(w, before)  # not yet
+            assert len(calls) == 1
+    for (w, s), (other, others) in zip(alone, together, strict=True):
+        assert_same_bits(w, other)
+        for a, b in zip(s, others, strict=True):
+            assert_same_bits(a, b)
+
+
+def update_both(w, g):
+    with host.together():
+        for value, gradient in ((w, g), (w[::2], g[:2])):
+            host.sgd_update(value, gradient, None, 0.5, 0.0, False, False, True)
+
+
+def test_an_error_among_several_leaves_the_others_as_they_were():
+    w, g = np.ones(4, "float32"), np.ones(4, "float32")
+    with pytest.raises(ValueError, match="C-contiguous"):
+        update_both(w, g)
+    assert (w == 1).all()
+    host.sgd_update(w, g, None, 0.5, 0.0, False, False, True)  # at once again
+    assert (w == 0.5).all()

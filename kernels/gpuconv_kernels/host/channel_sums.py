@@ -47,18 +47,23 @@ DEVIATIONS: Final = "deviations"
 PRODUCTS: Final = "products"
 """Sums of ``dy`` and of ``dy (x - centre)``, with a given centre."""
 
-_LONG_ROWS: Final = 64
+LONG_ROWS: Final = 64
 """Long rows of a task: some 64 thousand numbers, unless there are many channels."""
 _HEAD: Final = 4
 """Long rows whose mean is a task's centre."""
-_SLAB: Final = 32
+SLAB: Final = 32
 """Long rows that are summed in the number's own precision."""
 
 
 def sum_channels(x: Array, sums: Array) -> None:
     """Write ``sums`` (C,) of ``x`` (..., C) of any strides; zeros where there are no rows."""
     partial, _ = _partial_sums(PLAIN, x)
-    sums.reshape(-1)[...] = np.add.reduce(partial[:, 0], axis=0)
+    join_plain(partial[:, 0], sums)
+
+
+def join_plain(partial: Array, sums: Array) -> None:
+    """Write ``sums`` (C,) of those of each task, (tasks, C) in float64."""
+    sums.reshape(-1)[...] = partial[0] if len(partial) == 1 else np.add.reduce(partial, axis=0)
 
 
 def moments(x: Array, mean: Array, variance: Array) -> None:
@@ -95,7 +100,7 @@ def _partial_sums(
     channels = x.shape[-1]
     rows = math.prod(x.shape[:-1])
     fold = fold_of(channels, x.dtype)
-    of_a_task = _LONG_ROWS * fold
+    of_a_task = LONG_ROWS * fold
     tasks = -(-rows // of_a_task) if channels else 0
     partial = np.zeros((max(tasks, 1), _NUMBERS[kind], channels))
     if tasks:
@@ -129,7 +134,7 @@ def define(dtype: str, kind: str) -> Callable[..., None]:
     """Return the kernel as a plain function; see :func:`sums`."""
     itemsize, array, number = ITEMSIZE[dtype], view(dtype), np.dtype(dtype).type
     plain, own_centre = kind == PLAIN, kind == DEVIATIONS
-    add_row, flush, find_centre = _add_row(dtype, kind), _flush, _find_centre(dtype)
+    add_row, find_centre = _add_row(dtype, kind), _find_centre(dtype)
     numbers = _NUMBERS[kind]
 
     def sum_rows(counter, tasks, x, second, mean, partial, rows, channels, fold):  # type: ignore[no-untyped-def]
@@ -142,15 +147,15 @@ def define(dtype: str, kind: str) -> Callable[..., None]:
                 centre[i] = means[i % channels]
         task = take(counter)
         while task < tasks:
-            begin = task * _LONG_ROWS * width
-            count = min(_LONG_ROWS * width, rows * channels - begin)
+            begin = task * LONG_ROWS * width
+            count = min(LONG_ROWS * width, rows * channels - begin)
             a, b = x + begin * itemsize, second + begin * itemsize
             results = partial + task * numbers * channels * 8
             if own_centre:
                 find_centre(a, min(count, _HEAD * width), centre, first_sums, results, channels)
             to = results + 8 * channels if own_centre else results
-            for slab in range(0, count, _SLAB * width):
-                end = min(slab + _SLAB * width, count)
+            for slab in range(0, count, SLAB * width):
+                end = min(slab + SLAB * width, count)
                 for i in range(slab, end, width):
                     here = min(width, end - i)
                     add_row(
@@ -168,7 +173,7 @@ _wide = view("float64")
 
 
 @inlined
-def _flush(sums, to, channels):  # type: ignore[no-untyped-def]
+def flush(sums, to, channels):  # type: ignore[no-untyped-def]
     """Add what the copies of each channel hold to the results, and begin anew."""
     results = _wide(to, channels)
     for copy in range(0, len(sums), channels):
@@ -180,7 +185,6 @@ def _flush(sums, to, channels):  # type: ignore[no-untyped-def]
 
 def _find_centre(dtype: str) -> Any:
     itemsize, array, number = ITEMSIZE[dtype], view(dtype), np.dtype(dtype).type
-    flush = _flush
 
     @inlined
     def find(x, count, centre, sums, to, channels):  # type: ignore[no-untyped-def]

@@ -6,13 +6,19 @@ for whenever a kernel ends, and no conversion of arguments, which takes Numba so
 The words of a call, 64 bits each::
 
     0         the number of the next task (a line of the cache of its own: all threads add to it)
-    8         how many tasks there are
+    8         the address of the compiled kernel
     9         whether a thread found no memory
-    10 ...    the arguments, one after the other, tuples number by number
+    10        how many tasks there are
+    11 ...    the arguments, one after the other, tuples number by number
+
+Numba compiles the kernel as a function of its arguments; a small function of the words alone, one
+for all kernels that take as many numbers of the same kinds, calls it. (To compile the kernel
+into that function would optimise its code once more, which is what compiling takes its time for.)
 """
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -20,26 +26,33 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
+from numba.core.callconv import RETCODE_NONE
 from numba.extending import intrinsic
 
-from gpuconv_kernels.host.memory import address, view
-from gpuconv_kernels.host.target import INT, LINE, entry, inlined
+from gpuconv_kernels.host.memory import address
+from gpuconv_kernels.host.target import INT, LINE, entry, native
 
-_TASKS, _FAILED, _ARGUMENTS = LINE // 8, LINE // 8 + 1, LINE // 8 + 2
-_MOST_ARGUMENTS = 118
+_FAILED, _ARGUMENTS = LINE // 8 + 1, LINE // 8 + 3
+_MOST_ARGUMENTS = 117
 
 Form = tuple[Any, ...]
 """What arguments look like: ``q`` for an integer, ``d`` for a float, a tuple of these."""
 
 
 class Words:
-    """The memory of one call; used again for others."""
+    """The memory of one call; used again for others.
+
+    Attributes:
+        address: where it is; ``failed``: of the word that says whether a thread found no memory.
+    """
 
     def __init__(self) -> None:
         room = np.zeros(_ARGUMENTS + _MOST_ARGUMENTS + LINE // 8, np.int64)
         first = -address(room) % LINE // 8
         self.numbers: Any = room[first:]
         self.address = address(self.numbers)
+        self.failed = self.address + 8 * _FAILED
 
 
 class Kernel:
@@ -55,20 +68,14 @@ class Kernel:
             choices: all that the factory made it for: equal choices mean equal code.
         """
         self._function, self._choices = function, choices
-        self._code = 0
-        self._layout = struct.Struct("")
+        self._native = self._code = 0
+        self._write: Callable[..., None] = struct.Struct("").pack_into
 
     def prepare(self, words: Words, tasks: int, arguments: tuple[Any, ...]) -> int:
         """Write down a call; return the address of the function that takes the words' address."""
         if not self._code:
             self._compile(arguments)
-        numbers: list[Any] = []
-        for argument in arguments:
-            if type(argument) is tuple:
-                numbers += argument
-            else:
-                numbers.append(argument)
-        self._layout.pack_into(words.numbers, 0, 0, tasks, 0, *numbers)
+        self._write(words.numbers, 0, 0, self._native, 0, tasks, *self._flat(*arguments))
         return self._code
 
     def _compile(self, arguments: tuple[Any, ...]) -> None:
@@ -80,71 +87,77 @@ class Kernel:
             raise ValueError(
                 f"a kernel takes at most {_MOST_ARGUMENTS} numbers. Received: {len(flat)}"
             )
-        self._layout = struct.Struct(f"=q{LINE - 8}xqq{flat}")
-        self._code = entry(_from_words(self._function, form), 1, self._choices, form)
+        kinds: list[Any] = [types.int64, types.int64]  # the counter's address, and how many tasks
+        kinds += [
+            types.Tuple([_NUMBA[f] for f in of]) if isinstance(of, tuple) else _NUMBA[of]
+            for of in form
+        ]
+        self._native = native(self._function, tuple(kinds), *self._choices)
+        self._write = struct.Struct(f"=q{LINE - 8}xqqq{flat}").pack_into
+        self._flat = _flattening(tuple(isinstance(a, tuple) for a in arguments))
+        self._code = _caller(flat)
 
 
-def check(words: Words) -> None:
-    """Raise what a kernel could not.
+@functools.cache
+def _flattening(tuples: tuple[bool, ...]) -> Callable[..., tuple[Any, ...]]:
+    """Return a function that lays its arguments out in one tuple, those that are tuples opened.
 
-    Raises:
-        MemoryError: there was not enough for what it works on; its results are not whole.
+    Written out for each form of arguments: a loop over them takes longer than small kernels.
     """
-    if words.numbers[_FAILED]:
-        raise MemoryError("no memory for what a kernel works on; its results are not whole")
+    names = ", ".join(f"a{n}" for n in range(len(tuples)))
+    items = ", ".join(f"*a{n}" if is_tuple else f"a{n}" for n, is_tuple in enumerate(tuples))
+    function: Callable[..., tuple[Any, ...]] = eval(f"lambda {names}: ({items},)")
+    return function
 
 
 def _letter(number: object) -> str:
     return "d" if isinstance(number, float | np.floating) else "q"
 
 
-def _from_words(function: Callable[..., None], form: Form) -> Callable[[int], None]:
-    """Return ``function`` with all of its arguments in memory."""
-    body, arguments, integers = inlined(function), _unpack(("q", *form)), view("int64")
+@functools.cache
+def _caller(flat: str) -> int:
+    """Return the address of the function that calls kernels with such arguments from words."""
+    call = _call(flat)
 
-    @inlined
-    def call(words):  # type: ignore[no-untyped-def]
-        body(words, *arguments(words))
+    def from_words(words):  # type: ignore[no-untyped-def]
+        call(words)
 
-    def kernel(words):  # type: ignore[no-untyped-def]
-        try:
-            call(words)
-        except Exception:  # np.empty's: nothing else that kernels do can fail
-            integers(words + 8 * _FAILED, 1)[0] = 1
-
-    kernel.__name__ = function.__name__
-    kernel.__module__ = function.__module__
-    return kernel
+    return entry(from_words, 1, flat)
 
 
-def _unpack(form: Form) -> Any:
-    """Return a function that reads the number of tasks and the arguments."""
-    kinds = [
-        types.Tuple([_NUMBA[f] for f in of]) if isinstance(of, tuple) else _NUMBA[of] for of in form
-    ]
-    whole = types.Tuple(kinds)
+def _call(flat: str) -> Any:
+    kinds = (types.int64, types.int64, *(_NUMBA[letter] for letter in flat))
 
     @intrinsic
-    def unpack(typing_context, words):  # type: ignore[no-untyped-def]
+    def call(typing_context, words):  # type: ignore[no-untyped-def]
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            places = iter((_TASKS, *range(_ARGUMENTS, _ARGUMENTS + _MOST_ARGUMENTS)))
+            def place(number: int, kind: ir.Type) -> ir.Value:
+                at = builder.add(arguments[0], ir.Constant(INT, 8 * number))
+                return builder.inttoptr(at, kind.as_pointer())
 
-            def load(letter: str) -> ir.Value:
-                at = builder.add(arguments[0], ir.Constant(INT, 8 * next(places)))
-                return builder.load(builder.inttoptr(at, _LLVM[letter].as_pointer()))
-
-            values = [
-                context.make_tuple(builder, kind, [load(letter) for letter in of])
-                if isinstance(of, tuple)
-                else load(of)
-                for of, kind in zip(form, kinds, strict=True)
+            values = [arguments[0]]
+            for number, kind in enumerate(("q", *flat), _ARGUMENTS - 1):
+                values.append(builder.load(place(number, _LLVM[kind])))
+            # As Numba's functions call each other: places for a result and an error come first.
+            kernel = context.call_conv.get_function_type(types.none, kinds)
+            slots = [cgutils.alloca_once(builder, kind.pointee) for kind in kernel.args[:2]]
+            code = builder.load(place(LINE // 8, kernel.as_pointer()))
+            status = builder.call(code, [*slots, *values])
+            fine = [
+                builder.icmp_signed("==", status, ir.Constant(status.type, returned))
+                for returned in (0, RETURNED_NONE)
             ]
-            return context.make_tuple(builder, whole, values)
+            with builder.if_then(builder.not_(builder.or_(*fine))):
+                builder.store(ir.Constant(INT, 1), place(_FAILED, INT))
+            return context.get_dummy_value()
 
-        return whole(types.intp), generate
+        return types.void(types.intp), generate
 
-    return unpack
+    return call
 
 
 _NUMBA = {"q": types.int64, "d": types.float64}
 _LLVM = {"q": INT, "d": ir.DoubleType()}
+RETURNED_NONE = int(RETCODE_NONE.constant)
+"""What a function of Numba's says where it went well; all else but 0 is an error. Of what kernels
+do only ``np.empty`` can fail."""

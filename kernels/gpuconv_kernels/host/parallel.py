@@ -29,9 +29,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gpuconv_kernels.host.kernel import Kernel, Words, check
+from gpuconv_kernels.host.kernel import Kernel, Words
 from gpuconv_kernels.host.memory import address
-from gpuconv_kernels.host.spinning import PLACE_BYTES, attend, share
+from gpuconv_kernels.host.spinning import PLACE_BYTES, attend, patience, sharing
 from gpuconv_kernels.host.target import INT, LINE
 from gpuconv_kernels.threads import threads
 
@@ -114,18 +114,21 @@ class _Pool:
             words = self._words.pop()
         except IndexError:  # that many Python threads
             words = Words()
-        code = kernel.prepare(words, tasks, arguments)
+        code, share = kernel.prepare(words, tasks, arguments), sharing()
         if helpers > 0 and self._is_used.acquire(blocking=False):
             try:
                 self._wake(helpers)
                 self._jobs += 1
-                share(self._place, self._jobs, helpers, code, words.address)
+                failed = share(
+                    self._place, self._jobs, helpers, code, words.address, words.failed, *patience()
+                )
             finally:
                 self._is_used.release()
         else:
-            share(self._place, 0, 0, code, words.address)
-        check(words)
+            failed = share(self._place, 0, 0, code, words.address, words.failed, *patience())
         self._words.append(words)
+        if failed:
+            raise MemoryError("no memory for what a kernel works on; its results are not whole")
 
     def _wake(self, helpers: int) -> None:
         while len(self._helpers) < helpers:

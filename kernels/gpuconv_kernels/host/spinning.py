@@ -21,6 +21,7 @@ import ctypes
 import functools
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ def _functions() -> tuple[Any, Any]:
                 pause()
         return last
 
-    def share(place, number, seats, code, words, times, yielding):  # type: ignore[no-untyped-def]
+    def share(place, number, seats, code, words, result, times, yielding):  # type: ignore[no-untyped-def]
         if seats > 0:
             write(place + SEATS, seats)
             write(place + CODE, code)
@@ -157,6 +158,7 @@ def _functions() -> tuple[Any, Any]:
                     pause()
                 elif yielding:
                     give_way(yielding)
+        return look(result)
 
     return compiled(attend), compiled(share)
 
@@ -202,16 +204,24 @@ def attend(place: int, last: int) -> int:
     return int(function(place, last, _times()))
 
 
-def share(place: int, number: int, seats: int, code: int, words: int) -> None:
-    """Run a kernel in this thread, and in up to ``seats`` others that attend at ``place``.
+@functools.cache
+def sharing() -> Callable[..., int]:
+    """Return ``share(place, number, seats, code, words, result, *patience())``, compiled.
 
-    Returns when all of them have finished; nobody looks at ``words`` any more. Nothing of Python
-    runs meanwhile, so no signal can come between.
+    It runs a kernel in this thread, and in up to ``seats`` others that attend at ``place``, and
+    returns the word at the address ``result``.
 
-    Args:
-        place: as for :func:`attend`; of one caller at a time.
-        number: of this job, greater than those before; not looked at if there are no ``seats``.
-        code, words: what :class:`~gpuconv_kernels.host.kernel.Kernel` prepares.
+    When it returns, all of them have finished and nobody looks at ``words`` any more. Nothing of
+    Python runs meanwhile, so no signal can come between.
+
+    - ``place``: as for :func:`attend`; of one caller at a time.
+    - ``number``: of this job, greater than those before; not looked at if there are no ``seats``.
+    - ``code``, ``words``: what :class:`~gpuconv_kernels.host.kernel.Kernel` prepares.
     """
-    _, function = _functions()
-    function(place, number, seats, code, words, _times(), _yielding())
+    return _functions()[1]  # type: ignore[no-any-return]
+
+
+@functools.cache
+def patience() -> tuple[int, int]:
+    """Return how often to look in ``WHILE``, and the address of what lets others have the core."""
+    return _times(), _yielding()

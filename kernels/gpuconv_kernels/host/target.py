@@ -13,9 +13,8 @@ import pickle
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 from llvmlite import binding, ir
@@ -33,8 +32,7 @@ LINE = 64
 two of them takes longer."""
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(NamedTuple):
     """The vector unit that code is generated for.
 
     Attributes:
@@ -98,6 +96,7 @@ _PART = {
     "no_cfunc_wrapper": True,
 }
 _ENTRY = {"error_model": "numpy", "no_cpython_wrapper": True}
+_NATIVE = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 _folder: Path | None = None
 
@@ -154,6 +153,20 @@ def entry(function: Callable[..., None], integers: int, *choices: object) -> int
     _entries.append(dispatcher)
     name = result.fndesc.llvm_cfunc_wrapper_name
     return int(result.library.get_pointer_to_function(name))
+
+
+def native(function: Callable[..., None], kinds: tuple[Any, ...], *choices: object) -> int:
+    """Compile ``function`` of arguments of such ``kinds``; return the address of its code.
+
+    It is called as Numba's functions call each other; see :mod:`kernel`.
+    """
+    dispatcher = _njit(**_NATIVE)(function)
+    if _folder is not None:
+        dispatcher._cache = _Cache(function, _folder, repr((choices, kinds)))
+    dispatcher.compile(kinds)
+    (result,) = dispatcher.overloads.values()
+    _entries.append(dispatcher)
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
 
 def inlined(function: Callable[..., Any]) -> Any:

@@ -1,7 +1,7 @@
 """Optimizer updates in place: every array of a parameter is read and written once.
 
 ``value`` and the state are flat rows of numbers, cut into tasks of fixed size. A small parameter is
-one task, computed by the caller's own thread; handing it over would cost more than to do it::
+one task. Parameters that are updated :func:`together` stand in one table, and are one call::
 
     for a number w with its gradient g and state m, v:            28 bytes for Adam in float32,
         m, v = ...                                                which memory delivers slower
@@ -13,9 +13,11 @@ step rounded to the arrays' own dtype: the results have the same bits.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -24,7 +26,7 @@ from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import name_of
-from gpuconv_kernels.host.target import ITEMSIZE
+from gpuconv_kernels.host.target import ITEMSIZE, inlined
 
 Array = Any
 
@@ -101,6 +103,30 @@ def adagrad_update(
     _run(kernel, value, gradient, (accumulator,), learning_rate, epsilon)
 
 
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Compute the updates of the block at its end, those with the same numbers in one call.
+
+    Most parameters of a network are small: calling a kernel takes longer than their update.
+    """
+    outer, _waiting.calls = _waiting.calls, {}
+    try:
+        yield
+        for (kernel, numbers), rows in _waiting.calls.items():
+            _update(kernel, rows, numbers)
+    finally:
+        _waiting.calls = outer
+
+
+class _Waiting(threading.local):
+    """The updates of a block, by kernel and numbers; None outside of one."""
+
+    calls: dict[tuple[Any, tuple[float, ...]], list[tuple[Array | None, ...]]] | None = None
+
+
+_waiting = _Waiting()
+
+
 def _run(
     kernel: Any, value: Array, gradient: Array, state: tuple[Array | None, ...], *numbers: float
 ) -> None:
@@ -109,10 +135,41 @@ def _run(
             raise ValueError("an optimizer updates C-contiguous arrays only")
     if value.size == 0:
         return
-    gradient = np.ascontiguousarray(gradient)
-    places = (0 if a is None else address(a) for a in (value, gradient, *state))
-    tasks = -(-value.size // TASK)
-    run(kernel, tasks, value.size, *places, *(float(n) for n in numbers))
+    row = (value, np.ascontiguousarray(gradient), *state)
+    if _waiting.calls is None:
+        _update(kernel, [row], numbers)
+    else:
+        _waiting.calls.setdefault((kernel, numbers), []).append(row)
+
+
+def _update(kernel: Any, rows: list[tuple[Array | None, ...]], numbers: tuple[float, ...]) -> None:
+    table = np.zeros((len(rows), _ROW), np.int64)
+    tasks = 0
+    for words, (value, *others) in zip(table, rows, strict=True):
+        size = value.size  # type: ignore[union-attr]
+        tasks += -(-size // TASK)
+        places = [0 if a is None else address(a) for a in (value, *others)]
+        words[: 2 + len(places)] = tasks, size, *places
+    run(kernel, tasks, address(table), *(float(n) for n in numbers))
+
+
+_ROW: Final = 8
+"""Words of a row of the table: tasks up to its end, numbers, addresses of value, gradient, state"""
+
+
+@inlined
+def find(table, task):  # type: ignore[no-untyped-def]
+    """The row of a task, and the first number of the task in that row's arrays."""
+    before = 0
+    row = _words(table, _ROW)
+    while task >= row[0]:
+        before = row[0]
+        table += 8 * _ROW
+        row = _words(table, _ROW)
+    return row, (task - before) * TASK
+
+
+_words: Any = view("int64")
 
 
 # --- the kernels -------------------------------------------------------------------------
@@ -130,15 +187,15 @@ def define_sgd(dtype: str, form: str, nesterov: bool) -> Callable[..., None]:
     plain, torch = form == "plain", form == "torch"
 
     def update_sgd(  # type: ignore[no-untyped-def]
-        counter, tasks, size, value, gradient, velocity, learning_rate, momentum, starts
+        counter, tasks, table, learning_rate, momentum, starts
     ):
         lr, mu = number(learning_rate), number(momentum)
         task = take(counter)
         while task < tasks:
-            first = task * TASK * itemsize
-            count = min(TASK, size - task * TASK)
-            w, g = array(value + first, count), array(gradient + first, count)
-            v = array(velocity + first, count)
+            row, begin = find(table, task)
+            count, first = min(TASK, row[1] - begin), begin * itemsize
+            w, g = array(row[2] + first, count), array(row[3] + first, count)
+            v = array(row[4] + first, count)
             for i in range(count):
                 if plain:
                     w[i] -= g[i] * lr
@@ -167,17 +224,16 @@ def define_adam(dtype: str) -> Callable[..., None]:
     itemsize, array, number = ITEMSIZE[dtype], view(dtype), np.dtype(dtype).type
 
     def update_adam(  # type: ignore[no-untyped-def]
-        counter, tasks, size, value, gradient, first_moment, second_moment,
-        alpha, epsilon, beta_1, beta_2,
-    ):  # fmt: skip
+        counter, tasks, table, alpha, epsilon, beta_1, beta_2
+    ):
         rate, added = number(alpha), number(epsilon)
         b1, b2, c1, c2 = number(beta_1), number(beta_2), number(1 - beta_1), number(1 - beta_2)
         task = take(counter)
         while task < tasks:
-            first = task * TASK * itemsize
-            count = min(TASK, size - task * TASK)
-            w, g = array(value + first, count), array(gradient + first, count)
-            m, v = array(first_moment + first, count), array(second_moment + first, count)
+            row, begin = find(table, task)
+            count, first = min(TASK, row[1] - begin), begin * itemsize
+            w, g = array(row[2] + first, count), array(row[3] + first, count)
+            m, v = array(row[4] + first, count), array(row[5] + first, count)
             for i in range(count):
                 mean = m[i] * b1 + g[i] * c1
                 square = v[i] * b2 + g[i] * g[i] * c2
@@ -204,18 +260,17 @@ def define_rmsprop(
     zero = number(0)
 
     def update_rmsprop(  # type: ignore[no-untyped-def]
-        counter, tasks, size, value, gradient, mean_square, mean_gradient, velocity,
-        learning_rate, rho, momentum, epsilon,
-    ):  # fmt: skip
+        counter, tasks, table, learning_rate, rho, momentum, epsilon
+    ):
         lr, mu, added = number(learning_rate), number(momentum), number(epsilon)
         keep, new = number(rho), number(1 - rho)
         task = take(counter)
         while task < tasks:
-            first = task * TASK * itemsize
-            count = min(TASK, size - task * TASK)
-            w, g = array(value + first, count), array(gradient + first, count)
-            s, c = array(mean_square + first, count), array(mean_gradient + first, count)
-            v = array(velocity + first, count)
+            row, begin = find(table, task)
+            count, first = min(TASK, row[1] - begin), begin * itemsize
+            w, g = array(row[2] + first, count), array(row[3] + first, count)
+            s, c = array(row[4] + first, count), array(row[5] + first, count)
+            v = array(row[6] + first, count)
             for i in range(count):
                 spread = s[i] * keep + g[i] * g[i] * new
                 s[i] = spread
@@ -249,15 +304,15 @@ def define_adagrad(dtype: str, inside: bool) -> Callable[..., None]:
     itemsize, array, number = ITEMSIZE[dtype], view(dtype), np.dtype(dtype).type
 
     def update_adagrad(  # type: ignore[no-untyped-def]
-        counter, tasks, size, value, gradient, accumulator, learning_rate, epsilon
+        counter, tasks, table, learning_rate, epsilon
     ):
         lr, added = number(learning_rate), number(epsilon)
         task = take(counter)
         while task < tasks:
-            first = task * TASK * itemsize
-            count = min(TASK, size - task * TASK)
-            w, g = array(value + first, count), array(gradient + first, count)
-            s = array(accumulator + first, count)
+            row, begin = find(table, task)
+            count, first = min(TASK, row[1] - begin), begin * itemsize
+            w, g = array(row[2] + first, count), array(row[3] + first, count)
+            s = array(row[4] + first, count)
             for i in range(count):
                 total = s[i] + g[i] * g[i]
                 s[i] = total

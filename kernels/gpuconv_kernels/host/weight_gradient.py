@@ -317,12 +317,12 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                 first = nth_block * block
                 here = min(block, pixels - first)
                 if not x_in_place:
-                    corners(
+                    outside = corners(
                         pixel, places, first, here, x, dy,
                         input, output, stride, dilation, before, kernel, x_steps, dy_steps,
                     )  # fmt: skip
                     tabulate(
-                        table, order, upto, pixel, here, _TOGETHER, zeros, moved,
+                        table, order, upto, pixel, outside, here, _TOGETHER, zeros, moved,
                         input, dilation, kernel,
                     )  # fmt: skip
                     pack_rows(

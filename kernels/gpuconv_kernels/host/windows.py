@@ -2,7 +2,40 @@
 
 from __future__ import annotations
 
-from gpuconv_kernels.host.target import inlined
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from gpuconv_kernels.host.target import INT, inlined
+
+
+@intrinsic
+def _add_to_four(typing_context, to, source, number):  # type: ignore[no-untyped-def]
+    """Write four words, each a number more than those at ``source``."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        four = ir.VectorType(INT, 4)
+        to, source = (builder.inttoptr(a, four.as_pointer()) for a in arguments[:2])
+        splat = ir.Constant(four, ir.Undefined)
+        for lane in range(4):
+            splat = builder.insert_element(splat, arguments[2], INT(lane))
+        words = builder.load(source, align=8)
+        builder.store(builder.add(words, splat), to, align=8)
+        return context.get_dummy_value()
+
+    return types.void(*(types.intp,) * 3), generate
+
+
+add_to_four: Any = _add_to_four
+
+
+@inlined
+def ramp(numbers, first, step):  # type: ignore[no-untyped-def]
+    """Fill an array with evenly spaced numbers."""
+    for k in range(len(numbers)):
+        numbers[k] = first + k * step
 
 
 @inlined
@@ -14,7 +47,7 @@ def corners(  # type: ignore[no-untyped-def]
 
     ``pixel``: the window's corner in three dimensions, its address (which may lie outside), and
     whether the whole window lies inside. By runs of pixels in one line, whose numbers are evenly
-    spaced.
+    spaced. Returns whether any window reaches outside.
     """
     p2 = first % output[2]
     p1 = first // output[2] % output[1]
@@ -23,6 +56,7 @@ def corners(  # type: ignore[no-untyped-def]
     reach0 = input[0] - (kernel[0] - 1) * dilation[0]
     reach1 = input[1] - (kernel[1] - 1) * dilation[1]
     reach2 = input[2] - (kernel[2] - 1) * dilation[2]
+    outside = False
     i = 0
     while i < here:
         run = min(output[2] - p2, here - i)
@@ -32,15 +66,20 @@ def corners(  # type: ignore[no-untyped-def]
         line_inside = 0 <= q0 < reach0 and 0 <= q1 < reach1
         corner = x + image * x_steps[0] + q0 * x_steps[1] + q1 * x_steps[2] + q2 * x_steps[3]
         place = y + image * y_steps[0] + p0 * y_steps[1] + p1 * y_steps[2] + p2 * y_steps[3]
-        for k in range(run):
-            pixel[0, i + k] = q0
-            pixel[1, i + k] = q1
-            pixel[2, i + k] = q2 + k * stride[2]
-            pixel[3, i + k] = corner + k * stride[2] * x_steps[3]
-            places[i + k] = place + k * y_steps[3]
-        for k in range(run):
-            at = q2 + k * stride[2]
-            pixel[4, i + k] = line_inside and at >= 0 and at < reach2
+        # One array a loop: what LLVM makes vectors of.
+        pixel[0, i : i + run] = q0
+        pixel[1, i : i + run] = q1
+        ramp(pixel[2, i : i + run], q2, stride[2])
+        ramp(pixel[3, i : i + run], corner, stride[2] * x_steps[3])
+        ramp(places[i : i + run], place, y_steps[3])
+        inside = pixel[4, i : i + run]
+        if line_inside and q2 >= 0 and q2 + (run - 1) * stride[2] < reach2:
+            inside[:] = 1
+        else:
+            outside = True
+            for k in range(run):
+                at = q2 + k * stride[2]
+                inside[k] = line_inside and at >= 0 and at < reach2
         i += run
         p2 += run
         if p2 == output[2]:
@@ -52,25 +91,31 @@ def corners(  # type: ignore[no-untyped-def]
                 if p0 == output[0]:
                     p0 = 0
                     image += 1
+    return outside
 
 
 @inlined
-def tabulate(table, order, upto, pixel, here, rows, zeros, moved, input, dilation, kernel):  # type: ignore[no-untyped-def]
+def tabulate(  # type: ignore[no-untyped-def]
+    table, order, upto, pixel, outside, here, rows, zeros, moved, input, dilation, kernel
+):
     """Write where each pixel's channels begin under each tap: (tile, tap, row).
 
     And which taps any pixel of a tile needs: of a tile in the first line of a padded image, say,
     those of the upper row would only multiply zeros.
     """
     taps = moved.size
+    to, corner = table.ctypes.data, pixel[3].ctypes.data
     for tile in range(-(-here // rows)):
         first, used = tile * rows, min(rows, here - tile * rows)
         inside = used == rows
-        for m in range(used):
-            inside = inside and pixel[4, first + m] != 0
-        at = tile * taps * rows
-        for t in range(taps):
+        if outside:
             for m in range(used):
-                table[at + t * rows + m] = pixel[3, first + m] + moved[t]
+                inside = inside and pixel[4, first + m] != 0
+        at = tile * taps * rows
+        for t in range(taps):  # rows that are not used come below
+            for m in range(0, rows, 4):
+                m4 = min(m, rows - 4)
+                add_to_four(to + 8 * (at + t * rows + m4), corner + 8 * (first + m4), moved[t])
         upto[tile, 0] = 0
         if inside:
             for t in range(taps):
