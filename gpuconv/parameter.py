@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuconv.backends.arrays import array_module, to_device, to_numpy
+from gpuconv.backends.arrays import overwrite, to_device, to_numpy
 from gpuconv.errors import ShapeError
 
 if TYPE_CHECKING:
-    from gpuconv.backends.base import Array
+    from gpuconv.backends.base import Array, Engine
 
 
 class Parameter:
@@ -25,7 +25,18 @@ class Parameter:
         regularizer: object with ``value(array)`` and ``gradient(array)``, or None.
     """
 
-    __slots__ = ("__weakref__", "grad", "name", "path", "regularizer", "trainable", "value")
+    __slots__ = (
+        "__weakref__",
+        "_fixed",
+        "_prepared",
+        "_prepared_from",
+        "grad",
+        "name",
+        "path",
+        "regularizer",
+        "trainable",
+        "value",
+    )
 
     def __init__(
         self,
@@ -40,6 +51,9 @@ class Parameter:
         self.path = name
         self.trainable = trainable
         self.regularizer = regularizer
+        self._fixed = False
+        self._prepared: dict[str, Any] = {}
+        self._prepared_from: Array | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -78,7 +92,7 @@ class Parameter:
         Raises:
             ShapeError: the shapes differ.
         """
-        received = value.value if isinstance(value, Parameter) else value
+        received: Any = value.value if isinstance(value, Parameter) else value
         if not hasattr(received, "shape"):
             received = np.asarray(received)
         if tuple(received.shape) != self.shape:
@@ -86,9 +100,55 @@ class Parameter:
                 f"{self.path}: expected a value of shape {self.shape}. "
                 f"Received: {tuple(received.shape)}"
             )
-        xp = array_module(self.value)
-        host = to_numpy(received) if xp is np else received
-        self.value[...] = xp.asarray(host, dtype=self.value.dtype)
+        overwrite(self.value, received)
+
+    # --- values that do not change ----------------------------------------------------
+
+    def fix(self) -> None:
+        """Say that the value will hardly change: engines may keep what they make of it.
+
+        On the CPU the array can then only be read: writing into it raises NumPy's ValueError, so
+        that nobody changes it unnoticed. :meth:`assign`, ``set_weights``, the functions that load
+        weights, and optimizers write all the same; what engines kept is then made anew. An array
+        that is a view of another is copied. (A view that was taken before still writes: take none.)
+        """
+        self._fixed = True
+        self._lock()
+
+    @property
+    def fixed(self) -> bool:
+        """Whether :meth:`fix` was called."""
+        return self._fixed
+
+    def prepared_by(self, engine: Engine) -> Any:
+        """Return what ``engine`` takes for the value: of a fixed one ``engine.prepare_weights``."""
+        if not self._fixed:
+            return self.value
+        known = self._prepared_from
+        if known is None or known is not self.value or known.flags.writeable:
+            self._lock()
+        value, prepared = self.value, self._prepared  # which another thread may replace
+        if type(value) is not np.ndarray:
+            return value
+        if engine.name not in prepared:
+            prepared[engine.name] = engine.prepare_weights(value)
+        return prepared[engine.name]
+
+    def _lock(self) -> None:
+        """Forget what was made of the value before, and let nobody write it."""
+        self._prepared, self._prepared_from = {}, None
+        if type(self.value) is np.ndarray:  # other arrays cannot be locked
+            if self.value.base is not None:
+                self.value = self.value.copy()
+            self.value.flags.writeable = False
+            self._prepared_from = self.value
+
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        """What copies and pickles hold: all but what engines keep."""
+        kept = {name: getattr(self, name) for name in self.__slots__ if name != "__weakref__"}
+        return None, {**kept, "_prepared": {}, "_prepared_from": None}
+
+    # --- the value elsewhere ----------------------------------------------------------
 
     def to(self, device: str) -> None:
         """Move value and gradient to ``"cpu"`` or ``"cuda"``, in place."""

@@ -91,6 +91,27 @@ def to_device(array: Any, device: str) -> Any:
     raise InvalidArgumentError(f"device must be 'cpu', 'cuda' or 'cuda-sim'. Received: {device!r}")
 
 
+def writable(array: Any) -> Any:
+    """Return the array itself; one that may only be read, as fixed parameters, becomes writable.
+
+    Raises:
+        ValueError: NumPy's, for memory that nobody may write.
+    """
+    if type(array) is np.ndarray and not array.flags.writeable:
+        array.flags.writeable = True
+    return array
+
+
+def overwrite(target: Any, values: Any) -> None:
+    """Write ``values``, of any dtype, all over ``target``, even one that may only be read.
+
+    NumPy arrays take values from every device, others from the host and their own.
+    """
+    xp = array_module(target)
+    there = to_numpy(values) if xp is np else values
+    writable(target)[...] = xp.asarray(there, dtype=target.dtype)
+
+
 def constant(values: np.ndarray[Any, Any], like: Any) -> Any:
     """Return small, unchanging ``values`` where ``like`` lies, in its dtype; not to be modified.
 

@@ -16,6 +16,7 @@ of this file; a test compares the signatures. What all methods have in common:
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -81,6 +82,17 @@ class Engine(ABC):
     ) -> Plan | Refusal:
         """Say how ``op``, a method name below, would be done within a limit in bytes."""
 
+    # --- weights that do not change --------------------------------------------------
+
+    def prepare_weights(self, w: Array) -> Any:
+        """Return what :meth:`conv_forward` and :meth:`dense` take for ``w`` too, with equal bits.
+
+        For weights (*k, C/g, F) that do not change any more, so that an engine can keep what its
+        kernels make of them; for this engine alone. By default ``w`` itself, and an engine that
+        keeps nothing does not define it.
+        """
+        return w
+
     # --- convolution -----------------------------------------------------------------
 
     @abstractmethod
@@ -94,6 +106,24 @@ class Engine(ABC):
         activation: Activation | None = None,
     ) -> Array:
         """``x`` (N, *in, C), ``w`` (*k, C/g, F), ``bias`` (F,) -> ``y`` (N, *out, F)."""
+
+    def conv_add_forward(
+        self,
+        x: Array,
+        w: Array,
+        bias: Array | None,
+        residual: Array,
+        geometry: ConvGeometry,
+        workspace_limit: int,
+        activation: Activation | None = None,
+    ) -> Array:
+        """:meth:`conv_forward`, ``residual`` (N, *out, F) added before the activation.
+
+        By default in passes of their own; an engine that can do it as it stores defines this.
+        """
+        y = self.conv_forward(x, w, bias, geometry, workspace_limit)
+        y += residual
+        return y if activation is None else self.activation(y, activation)
 
     @abstractmethod
     def conv_backward_input(
@@ -170,6 +200,16 @@ class Engine(ABC):
     ) -> Array:
         """Gradient from the input ``x`` or, where ``activation.from_output``, the output ``y``."""
 
+    def activation_backward_with_sums(
+        self, dy: Array, y: Array, activation: Activation
+    ) -> tuple[Array, Array]:
+        """Gradient ``dz`` from the output, and :meth:`sum_channels` of it: that of a bias.
+
+        An engine that computes both in one pass does so with the same bits.
+        """
+        dz = self.activation_backward(dy, None, y, activation)
+        return dz, self.sum_channels(dz)
+
     # --- softmax ---------------------------------------------------------------------
 
     @abstractmethod
@@ -241,6 +281,10 @@ class Engine(ABC):
         """Zeros with probability ``rate``, else ``1/(1-rate)``; the same for the same key."""
 
     # --- optimizer updates, in place -------------------------------------------------
+
+    def updating(self) -> contextlib.AbstractContextManager[None]:
+        """A block at whose end the updates in it have been computed, perhaps all at once."""
+        return contextlib.nullcontext()
 
     @abstractmethod
     def sgd_update(

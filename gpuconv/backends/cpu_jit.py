@@ -6,7 +6,8 @@ no column matrix, no padded copy. What BLAS and NumPy do as well is inherited fr
 
 from __future__ import annotations
 
-from typing import ClassVar
+import contextlib
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from gpuconv.backends import cpu_probe, cpu_products
 from gpuconv.backends.allocation import keep_freed_memory
 from gpuconv.backends.base import Array, Plan, Probe, Refusal
 from gpuconv.backends.cpu_jit_plans import choose_way
+from gpuconv.backends.cpu_jit_weights import KeptWeights
 from gpuconv.backends.cpu_numpy import CpuNumpy
 from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry, PoolGeometry
@@ -22,6 +24,7 @@ from gpuconv_kernels.array import activations
 from gpuconv_kernels.host import activations as elementwise
 from gpuconv_kernels.host import (
     avg_pooling,
+    bias_gradient,
     depthwise,
     direct,
     max_pooling,
@@ -60,6 +63,11 @@ class CpuJit(CpuNumpy):
             return Plan("windows", 0, "channels of each output's window in registers, one pass")
         return choose_way(op, geometry, dtype, workspace_limit).plan
 
+    # --- weights that do not change --------------------------------------------------
+
+    def prepare_weights(self, w: Array) -> Any:
+        return KeptWeights(w)
+
     # --- convolution -----------------------------------------------------------------
 
     def conv_forward(
@@ -73,15 +81,46 @@ class CpuJit(CpuNumpy):
     ) -> Array:
         y = np.empty(geometry.y_shape, x.dtype)
         relu = activation is not None and activation.kind == "relu"
-        x, w = _by_channels(x), np.ascontiguousarray(w)
+        kept = w if isinstance(w, KeptWeights) else None
+        x, w = _by_channels(x), np.ascontiguousarray(w) if kept is None else kept.values
         bias = None if bias is None else np.ascontiguousarray(bias)
         way = choose_way("conv_forward", geometry, name_of(y.dtype), workspace_limit)
         if way.tile:
-            winograd.conv_forward(x, w, bias, y, geometry, relu, way.tile, limit=way.limit)
+            filters = None if kept is None else kept.transformed(way.tile)
+            winograd.conv_forward(x, w, bias, y, geometry, relu, way.tile, filters, way.limit)
         elif geometry.is_depthwise:
             depthwise.conv_forward(x, w, bias, y, geometry, relu)
         else:
-            direct.conv_forward(x, w, bias, y, geometry, relu)
+            packed = None if kept is None else kept.packed(geometry.groups)
+            direct.conv_forward(x, w, bias, y, geometry, relu, packed)
+        if activation is not None and not relu:
+            _finish(y, None, activation)
+        return y
+
+    def conv_add_forward(
+        self,
+        x: Array,
+        w: Array,
+        bias: Array | None,
+        residual: Array,
+        geometry: ConvGeometry,
+        workspace_limit: int,
+        activation: Activation | None = None,
+    ) -> Array:
+        way = choose_way("conv_forward", geometry, name_of(x.dtype), workspace_limit)
+        if way.tile or geometry.is_depthwise:  # these do not add as they store
+            y = self.conv_forward(x, w, bias, geometry, workspace_limit)
+            y += residual
+            relu = False
+        else:
+            y = np.empty(geometry.y_shape, x.dtype)
+            relu = activation is not None and activation.kind == "relu"
+            kept = w if isinstance(w, KeptWeights) else None
+            x, w = _by_channels(x), np.ascontiguousarray(w) if kept is None else kept.values
+            bias = None if bias is None else np.ascontiguousarray(bias)
+            residual = np.require(residual, requirements=["C", "A"])
+            packed = None if kept is None else kept.packed(geometry.groups)
+            direct.conv_forward(x, w, bias, y, geometry, relu, packed, residual)
         if activation is not None and not relu:
             _finish(y, None, activation)
         return y
@@ -141,7 +180,9 @@ class CpuJit(CpuNumpy):
         self, x: Array, w: Array, bias: Array | None, activation: Activation | None = None
     ) -> Array:
         relu = activation is not None and activation.kind == "relu"
-        y = cpu_products.dense(x, w, bias, relu) if x.dtype == w.dtype else None
+        kept = w if isinstance(w, KeptWeights) else None
+        w = w if kept is None else kept.values
+        y = cpu_products.dense(x, w, bias, relu, kept) if x.dtype == w.dtype else None
         if y is None:
             y = np.matmul(x, w)
             _finish(y, bias, activation)
@@ -172,6 +213,15 @@ class CpuJit(CpuNumpy):
         dx = np.empty(dy.shape, dy.dtype)
         elementwise.backward(dy, y if from_output else x, dx, kind, activation.alpha)
         return dx
+
+    def activation_backward_with_sums(
+        self, dy: Array, y: Array, activation: Activation
+    ) -> tuple[Array, Array]:
+        if activation.kind not in elementwise.BACKWARD_FROM_OUTPUT:
+            return super().activation_backward_with_sums(dy, y, activation)
+        dz, sums = np.empty(dy.shape, dy.dtype), np.empty(dy.shape[-1:], dy.dtype)
+        bias_gradient.backward(dy, y, dz, sums, activation.kind, activation.alpha)
+        return dz, sums
 
     # --- softmax ---------------------------------------------------------------------
 
@@ -263,6 +313,9 @@ class CpuJit(CpuNumpy):
         return dx, dscale, doffset
 
     # --- optimizer updates, in place -------------------------------------------------
+
+    def updating(self) -> contextlib.AbstractContextManager[None]:
+        return updates.together()
 
     def sgd_update(
         self,

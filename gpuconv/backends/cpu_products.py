@@ -17,6 +17,7 @@ from gpuconv_kernels.host import direct, weight_gradient
 
 if TYPE_CHECKING:
     from gpuconv.backends.base import Array
+    from gpuconv.backends.cpu_jit_weights import KeptWeights
 
 _LEAST: Final = 2**18
 """Multiply-adds from which on a product is worth handing to threads."""
@@ -38,13 +39,19 @@ def _geometry(rows: int, inner: int, columns: int) -> ConvGeometry:
     )
 
 
-def dense(x: Array, w: Array, bias: Array | None, relu: bool) -> Array | None:
-    """Return ``x`` (M, K) times ``w`` (K, N) plus ``bias``; None where BLAS should do it."""
+def dense(
+    x: Array, w: Array, bias: Array | None, relu: bool, kept: KeptWeights | None = None
+) -> Array | None:
+    """Return ``x`` (M, K) times ``w`` (K, N) plus ``bias``; None where BLAS should do it.
+
+    ``kept`` holds ``w``, if that does not change.
+    """
     if not (_fits(x, w.shape[1], w.size) and w.flags.c_contiguous and _rows_together(x)):
         return None
     y = np.empty((x.shape[0], w.shape[1]), x.dtype)
     g = _geometry(x.shape[0], *w.shape)
-    direct.conv_forward(x[None], w[None], bias, y[None], g, relu)
+    packed = None if kept is None else kept.packed(1)
+    direct.conv_forward(x[None], w[None], bias, y[None], g, relu, packed)
     return y
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuconv.backends.arrays import array_module
+from gpuconv.backends.arrays import overwrite
 from gpuconv.backends.base import Array
 from gpuconv.errors import DTypeError, FileFormatError, NotBuiltError
 from gpuconv.layers.base import Layer
@@ -77,7 +77,7 @@ def finish(
             + f"\n{hint} partial=True loads what fits. Received: {source}"
         )
     for target, value in assignments:
-        target[...] = array_module(target).asarray(value, dtype=target.dtype)
+        overwrite(target, value)
     return report
 
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from gpuconv.backends.base import Array
+from gpuconv.backends.functions import Activation
 from gpuconv.backends.selection import resolve_device
 from gpuconv.dispatch import Decision, select
 from gpuconv.errors import InvalidArgumentError, ShapeError, one_of
-from gpuconv.geometry import PADDING_MODES, as_int, as_tuple
+from gpuconv.geometry import PADDING_MODES, Extents, as_int, as_tuple, where_known
 from gpuconv.layers.activated import Activated
 from gpuconv.layers.base import Backward, Shape
 from gpuconv.layers.spatial import Spatial
@@ -75,27 +76,53 @@ class ConvND(Spatial, Activated):
         )
 
     def explain(self, input_shape: Shape) -> Decision:
-        """Say who would compute the forward pass for an input shape (batch first), and why."""
+        """Say who would compute the forward pass for an input shape (batch first), and why.
+
+        Raises:
+            ShapeError: the layer cannot take such an input, or an extent is not known.
+        """
+        if None in tuple(input_shape):
+            raise ShapeError(
+                f"{self.name}: who computes depends on every extent, and on the batch. "
+                f"Received: shape {tuple(input_shape)}"
+            )
         shape = shape_last(tuple(input_shape), self.channels_first)
         device = resolve_device()[0] if self.backend is None else self.backend
         return select("conv_forward", self._problem(shape).geometry, str(self.dtype), device)
 
-    def output_extents(self, extents: tuple[int, ...], channels: int) -> tuple[int, ...]:
-        return (*self._problem((1, *extents, channels)).geometry.output, self.filters)
+    def output_extents(self, extents: Extents, channels: int) -> Extents:
+        output = where_known(
+            extents, lambda known: self._problem((1, *known, channels)).geometry.output
+        )
+        return (*output, self.filters)
+
+    def infer_added(self, x: Array, residual: Array, activation: Activation | None) -> Array:
+        """Return ``activation(convolution + bias + residual)``, for channels-last arrays.
+
+        The layer's own activation is not applied.
+
+        Raises:
+            ShapeError: ``residual`` has not the shape of the result.
+        """
+        problem = self._problem(x.shape)
+        if residual.shape != problem.geometry.y_shape:
+            raise ShapeError(
+                f"{self.name}: expected a residual of shape {problem.geometry.y_shape}. "
+                f"Received: {tuple(residual.shape)}"
+            )
+        return ops.add_forward(x, self.kernel, self.bias_value(), residual, problem, activation)
 
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:
         problem = self._problem(x.shape)
         kernel = self.kernel.value
         y, activation_backward = self.activated(
-            lambda activation: ops.forward(x, kernel, self.bias_value(), problem, activation)
+            lambda activation: ops.forward(x, self.kernel, self.bias_value(), problem, activation)
         )
 
         def backward(dy: Array, input_gradient: bool = True) -> Array | None:
             dz = activation_backward(dy)
             if self.kernel.trainable:
                 self.kernel.add_gradient(ops.backward_weight(dz, x, problem))
-            if self.bias is not None and self.bias.trainable:
-                self.bias.add_gradient(ops.backward_bias(dz))
             return ops.backward_input(dz, kernel, problem) if input_gradient else None
 
         return y, backward

@@ -43,7 +43,11 @@ class Dense(Activated):
     def check_input_shape(self, shape: Shape) -> None:
         super().check_input_shape(shape)
         if shape[-1] is None:
-            raise ShapeError(f"{self.name}: the last axis must be known. Received: {tuple(shape)}")
+            raise ShapeError(
+                f"{self.name}: the extent of the last axis, the number of features, must be known. "
+                f"Images of any size have none behind Flatten; GlobalAveragePooling2D gives them "
+                f"as many as there are channels. Received: shape {tuple(shape)}"
+            )
         if self.built and shape[-1] != self.kernel.shape[0]:
             raise ShapeError(
                 f"{self.name}: expected {self.kernel.shape[0]} features in the last axis. "
@@ -59,15 +63,15 @@ class Dense(Activated):
         kernel = self.kernel.value
         rows = x.reshape(-1, x.shape[-1])
         y, activation_backward = self.activated(
-            lambda activation: engine.dense(rows, kernel, self.bias_value(), activation)
+            lambda activation: engine.dense(
+                rows, self.kernel.prepared_by(engine), self.bias_value(), activation
+            )
         )
 
         def backward(dy: Array, input_gradient: bool = True) -> Array | None:
             dz = activation_backward(dy.reshape(-1, self.units))
             if self.kernel.trainable:
                 self.kernel.add_gradient(engine.gemm(rows.T, dz))
-            if self.bias is not None and self.bias.trainable:
-                self.bias.add_gradient(engine.sum_channels(dz))
             return engine.gemm(dz, kernel.T).reshape(x.shape) if input_gradient else None
 
         return y.reshape(*x.shape[:-1], self.units), backward

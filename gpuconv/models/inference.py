@@ -1,21 +1,23 @@
-"""A model that only predicts: normalisations folded into convolutions, activations into stores.
+"""A model that only predicts: normalisations folded into convolutions, what follows into stores.
 
 In inference a BatchNormalization is ``y * scale + offset`` with constants, and so are the filters
 of the convolution before it: ``(w * scale) * x + (b - mean) * scale + beta`` is one convolution.
 (Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference", section 3.2.)
+Integer-Arithmetic-Only Inference", section 3.2.) Weights that do not change need to be packed
+only once: the kernels of what is left are fixed, see ``Parameter.fix``.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpuconv import activations
-from gpuconv.backends.arrays import array_module, to_numpy
+from gpuconv.backends.arrays import overwrite, to_numpy
 from gpuconv.errors import NotBuiltError
 from gpuconv.layers.activated import Biased
 from gpuconv.layers.activation import Activation, ReLU
@@ -25,7 +27,9 @@ from gpuconv.layers.convolution import ConvND
 from gpuconv.layers.dense import Dense
 from gpuconv.layers.depthwise import DepthwiseConvND
 from gpuconv.layers.input import Input
-from gpuconv.layers.regularization import Dropout
+from gpuconv.layers.merging import Add
+from gpuconv.layers.regularization import Dropping
+from gpuconv.layers.residual import ConvAdd
 from gpuconv.layers.symbolic import SymbolicTensor
 from gpuconv.models.graph import Plan, Step
 from gpuconv.models.model import Model
@@ -42,7 +46,9 @@ def optimize_for_inference(model: Model) -> Model:
     if not model.built:
         raise NotBuiltError(f"{model.name} has no weights yet: build it or call it first")
     shapes: Any = model.built_shape
-    inputs = [Input(tuple(shape)[1:]) for shape in (shapes if model.several_inputs else [shapes])]
+    several = shapes if model.several_inputs else [shapes]
+    names: list[Any] = list(model.input_names) or [None]
+    inputs = [Input(tuple(s)[1:], name=name) for s, name in zip(several, names, strict=True)]
     plan: Plan = model.plan
     outputs = _Rewriting(plan).apply(inputs)
     result = Model(
@@ -52,6 +58,9 @@ def optimize_for_inference(model: Model) -> Model:
         backend=model.engine or model.backend,
     )
     result.trainable = False
+    for layer in result.walk():
+        if isinstance(layer, (ConvND, Dense)):
+            layer.kernel.fix()
     return result  # type: ignore[no-any-return]
 
 
@@ -73,18 +82,22 @@ class _Rewriting:
             if number in self.done:
                 continue
             given: Any = [symbols[slot] for slot in step.inputs]
-            if isinstance(step.layer, Dropout):  # also its spatial forms: nothing in inference
+            if isinstance(step.layer, Dropping) and not step.training:  # nothing in inference
                 symbols[step.outputs[0]] = given[0]
                 continue
             layer, last = self._folded(number, step)
-            made = layer(given if layer.several_inputs else given[0])
+            added = self._added(layer, step, last, given, symbols)
+            if added is not None:
+                layer, last, residual = added
+                given = [*given, residual]
+            made = layer(given if layer.several_inputs else given[0], step.training)
             symbols.update(zip(last.outputs, made if step.many else [made], strict=True))
         return [symbols[slot] for slot in self.plan.outputs]
 
     def _folded(self, number: int, step: Step) -> tuple[Layer, Step]:
         """A layer with what follows it inside, and the step whose outputs it then gives."""
         layer = step.layer
-        if not isinstance(layer, _LINEAR) or self.uses[id(layer)] > 1:
+        if not isinstance(layer, _LINEAR) or self.uses[id(layer)] > 1 or step.training:
             return self._copy(layer), step
         twin, last = copy.deepcopy(layer), step
         while True:
@@ -103,6 +116,42 @@ class _Rewriting:
             self.done.add(at)
             last = reader
 
+    def _added(
+        self,
+        layer: Layer,
+        step: Step,
+        last: Step,
+        given: Sequence[SymbolicTensor],
+        symbols: Mapping[int, SymbolicTensor],
+    ) -> tuple[ConvAdd, Step, SymbolicTensor] | None:
+        """A convolution with the Add behind it, the step whose output it gives, and the residual.
+
+        None where something else follows, or where the residual is not there yet: if that comes
+        from a convolution too, the Add can go behind that one.
+        """
+        if not isinstance(layer, ConvND) or layer.activation.name != "linear":
+            return None
+        following = None if self.uses[id(step.layer)] > 1 else self._only_reader(last)
+        if following is None:
+            return None
+        at, add = following
+        others = [slot for slot in add.inputs if slot not in last.outputs]
+        if type(add.layer) is not Add or len(add.inputs) != 2 or others[0] not in symbols:
+            return None
+        residual, shape = symbols[others[0]], layer.compute_output_shape(given[0].shape)
+        same = shape == tuple(residual.shape) and None not in shape[1:]  # nothing is repeated
+        if not same or not add.layer.dtype == residual.dtype == layer.dtype:
+            return None
+        self.done.add(at)
+        following = self._only_reader(add)
+        function = None if following is None else _function_of(following[1].layer)
+        if following is not None and function is not None:
+            self.done.add(following[0])
+            add = following[1]
+        result = ConvAdd(layer, function, name=f"{layer.name}_add")
+        result.backend = layer.backend
+        return result, add, residual
+
     def _copy(self, layer: Layer) -> Layer:
         """A copy, the same for all calls of the layer; of a model what it becomes."""
         if id(layer) not in self.copies:
@@ -117,7 +166,8 @@ class _Rewriting:
             return None
         for at, reader in enumerate(self.plan.steps):
             if slot in reader.inputs:
-                return (at, reader) if self.uses[id(reader.layer)] == 1 else None
+                once = self.uses[id(reader.layer)] == 1 and not reader.training
+                return (at, reader) if once else None
         return None
 
 
@@ -155,5 +205,5 @@ def _fold(twin: Biased, norm: BatchNormalization) -> bool:
         twin.add_bias(scale.size)
     assert twin.bias is not None
     for target, value in ((kernel.value, weights), (twin.bias.value, offset)):
-        target[...] = array_module(target).asarray(value, dtype=target.dtype)
+        overwrite(target, value)
     return True

@@ -21,6 +21,7 @@ from gpuconv.errors import InvalidArgumentError, ShapeError
 from gpuconv.geometry import ConvGeometry, resolve_padding
 from gpuconv.geometry.padding import Pads
 from gpuconv.geometry.transposed import transposed_extents
+from gpuconv.parameter import Parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +158,37 @@ def check_mode_pads(input: Sequence[int], pads: Pads, mode: str) -> None:
 
 
 def forward(
-    x: Array, w: Array, bias: Array | None, conv: Convolution, activation: Activation | None = None
+    x: Array,
+    w: Array | Parameter,
+    bias: Array | None,
+    conv: Convolution,
+    activation: Activation | None = None,
 ) -> Array:
-    """``x`` (N, *in, C), ``w`` (*k, C/g, F), ``bias`` (F,) -> ``y`` (N, *out, F)."""
+    """``x`` (N, *in, C), ``w`` (*k, C/g, F), ``bias`` (F,) -> ``y`` (N, *out, F).
+
+    Of weights that come as a fixed Parameter the engine keeps what it makes of them.
+    """
     engine, limit = _engine("conv_forward", conv, x)
-    return engine.conv_forward(_padded(engine, x, conv), w, bias, conv.geometry, limit, activation)
+    weights = w.prepared_by(engine) if isinstance(w, Parameter) else w
+    padded = _padded(engine, x, conv)
+    return engine.conv_forward(padded, weights, bias, conv.geometry, limit, activation)
+
+
+def add_forward(
+    x: Array,
+    w: Array | Parameter,
+    bias: Array | None,
+    residual: Array,
+    conv: Convolution,
+    activation: Activation | None = None,
+) -> Array:
+    """:func:`forward`, where ``residual`` (N, *out, F) is added before the activation."""
+    engine, limit = _engine("conv_forward", conv, x)
+    weights = w.prepared_by(engine) if isinstance(w, Parameter) else w
+    padded = _padded(engine, x, conv)
+    return engine.conv_add_forward(
+        padded, weights, bias, residual, conv.geometry, limit, activation
+    )
 
 
 def backward_input(dy: Array, w: Array, conv: Convolution) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from gpuconv.backends.arrays import array_module, device_of, to_device, to_numpy
+from gpuconv.backends.arrays import array_module, device_of, to_device, to_numpy, writable
 from gpuconv.configurable import Configurable, arguments_of
 from gpuconv.dispatch import engine_for
 from gpuconv.errors import InvalidArgumentError, ShapeError
@@ -144,22 +145,33 @@ class Optimizer(Configurable, ABC):
             gradients = [self._sums.pop(p) * (1.0 / self._summed) for p in active]
             self._summed = 0
         learning_rate = self.learning_rate
-        for parameter, gradient in zip(active, self._clipped(gradients), strict=True):
-            value = self._writable(parameter)
-            if self.weight_decay:
-                if self._decoupled_decay:
-                    # Not value *= 1 - decay: in float32 that factor rounds to one side for all.
-                    value -= value * (self.weight_decay * learning_rate)
-                else:
-                    gradient = gradient + value * self.weight_decay
-            taken = self._steps.get(parameter, 0)
-            count = taken if self._torch_form else self.iterations
-            slots = self._slots_of(parameter)
-            self.update(engine_for(value), value, gradient, slots, learning_rate, count + 1)
-            self._steps[parameter] = taken + 1
+        clipped = self._clipped(gradients)
+        values = [self._writable(parameter) for parameter in active]
+        engines = [engine_for(value) for value in values]
+        with contextlib.ExitStack() as stack:
+            for engine in set(engines):
+                stack.enter_context(engine.updating())
+            for parameter, value, gradient, engine in zip(
+                active, values, clipped, engines, strict=True
+            ):
+                self._update_one(parameter, value, gradient, engine, learning_rate)
         self.iterations += 1
         if zero_grad:
             self.zero_grad(everything)
+
+    def _update_one(
+        self, parameter: Parameter, value: Array, gradient: Array, engine: Engine, rate: float
+    ) -> None:
+        if self.weight_decay:
+            if self._decoupled_decay:
+                # Not value *= 1 - decay: in float32 that factor rounds to one side for all.
+                value -= value * (self.weight_decay * rate)
+            else:
+                gradient = gradient + value * self.weight_decay
+        taken = self._steps.get(parameter, 0)
+        count = taken if self._torch_form else self.iterations
+        self.update(engine, value, gradient, self._slots_of(parameter), rate, count + 1)
+        self._steps[parameter] = taken + 1
 
     def _add_up(self, active: Iterable[Parameter]) -> None:
         """Add the gradients of this step to those of the steps before."""
@@ -206,7 +218,7 @@ class Optimizer(Configurable, ABC):
         """Return the parameter's array, made C-contiguous if a user gave it another order."""
         if not parameter.value.flags.c_contiguous:
             parameter.value = array_module(parameter.value).ascontiguousarray(parameter.value)
-        return parameter.value
+        return writable(parameter.value)
 
     def _slots_of(self, parameter: Parameter) -> dict[str, Array]:
         """Return the parameter's state on its device, created on first use."""

@@ -110,8 +110,12 @@ def define_unary(dtype: str, kind: str) -> Callable[..., None]:
             count = min(TASK, size - task * TASK)
             source = array(x + task * TASK * itemsize, count)
             target = array(y + task * TASK * itemsize, count)
-            for i in range(count):
-                target[i] = apply(source[i], slope)
+            if x == y:  # of two arrays that overlap the compiler takes one number at a time
+                for i in range(count):
+                    target[i] = apply(target[i], slope)
+            else:
+                for i in range(count):
+                    target[i] = apply(source[i], slope)
             task = take(counter)
 
     return activate
@@ -126,7 +130,7 @@ def binary(dtype: str, kind: str) -> Any:
 def define_binary(dtype: str, kind: str) -> Callable[..., None]:
     """Return the kernel as a plain function; see :func:`binary`."""
     itemsize, array, number = ITEMSIZE[dtype], view(dtype), np.dtype(dtype).type
-    apply = inlined(_derivatives(dtype)[kind])
+    apply = inlined(derivatives(dtype)[kind])
 
     def activate_backward(counter, tasks, dy, z, dx, alpha, size):  # type: ignore[no-untyped-def]
         slope = number(alpha)
@@ -207,7 +211,7 @@ def _functions(dtype: str) -> dict[str, Callable[..., Any]]:
     return {f.__name__: f for f in (relu, relu6, leaky_relu, hard_sigmoid, hard_silu, softsign)}
 
 
-def _derivatives(dtype: str) -> dict[str, Callable[..., Any]]:
+def derivatives(dtype: str) -> dict[str, Callable[..., Any]]:
     """Functions ``f(dy, z, alpha)`` with ``z`` the output or the input.
 
     A gradient that is cut off is 0 even if it was infinite; so these are choices, not products.

@@ -15,7 +15,7 @@ A task is a block of pixels and some of the filters. Its weights are cut in chun
 L2 cache, packed, while all pixels of the block stream by, so that x and y come from memory as
 seldom as can be. Meanwhile the micro-kernel fetches the pixels of the tile that follows, and the
 lines that it will store to. Where a chunk does not hold all taps and channels, results wait in y.
-The last chunk stores through bias and ReLU::
+The sums begin with the bias; the last chunk stores them through a residual and ReLU::
 
     for a chunk of filters of the task:
         for a chunk of taps and channels:
@@ -27,6 +27,9 @@ The last chunk stores through bias and ReLU::
 backward_input is the same kernel: each phase of the stride is a convolution of ``dy`` with some of
 the taps in reverse order, and its results lie ``stride`` apart in ``dx``; packing transposes the
 weights. Any stride, dilation, pads and groups, one to three dimensions.
+
+Where weights do not change, all of them can be packed once, filters x (taps, channels), by
+``pack_weights``: chunks are then read from there, whatever their size.
 
 Source: Georganas et al. 2018, "Anatomy of High-Performance Deep Learning Convolutions on SIMD
 Architectures"; the chunks are those of Goto and van de Geijn 2008, "Anatomy of High-Performance
@@ -48,6 +51,7 @@ from gpuconv_kernels.host import few_channels, few_channels_gradient
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, copy, copy_vectors, view, zeros
 from gpuconv_kernels.host.microkernel import (
+    DISTANCE,
     RELU,
     multiply,
     pixel_kernel,
@@ -66,6 +70,7 @@ from gpuconv_kernels.host.target import (
     second_level_cache,
 )
 from gpuconv_kernels.host.windows import corners, tabulate
+from gpuconv_kernels.host.winograd_tiles import aligned
 from gpuconv_kernels.host.winograd_transforms import transpose_block
 from gpuconv_kernels.threads import threads
 
@@ -209,13 +214,42 @@ def _cut_of(g: Any, dtype: str) -> Cut:
     return cut(max(pixels, 1), taps, channels, filters, g.groups, dtype, host(), threads())
 
 
+def pack_weights(w: Array, groups: int) -> Array:
+    """Return ``w`` (*k, C/g, F), packed, for ``packed`` of :func:`conv_forward`.
+
+    It serves for any size of images, as long as the weights do not change, and holds as many
+    numbers, but for zeros that fill up the last filters of each group.
+    """
+    dtype, filters = name_of(w.dtype), w.shape[-1] // groups
+    width = vectors_for(filters, dtype, host()) * host().lanes(dtype)
+    steps, blocks = w.size // max(w.shape[-1], 1), -(-filters // width)
+    packed = aligned(groups * blocks * steps * width, dtype)
+    if filters % width:
+        packed.fill(0)
+    source = w.reshape(steps, groups, filters)
+    target = packed.reshape(groups, blocks, steps, width)  # steps: taps and channels
+    for block in range(blocks):
+        some = source[:, :, block * width : (block + 1) * width]
+        target[:, block, :, : some.shape[2]] = some.transpose(1, 0, 2)
+    return packed
+
+
 def conv_forward(
-    x: Array, w: Array, bias: Array | None, y: Array, geometry: Any, relu: bool = False
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    y: Array,
+    geometry: Any,
+    relu: bool = False,
+    packed: Array | None = None,
+    residual: Array | None = None,
 ) -> None:
     """Write ``y`` (N, *out, F) from ``x`` (N, *in, C), ``w`` (*k, C/g, F) and ``bias`` (F,).
 
     ``w`` is contiguous, and so are the channels of ``x`` and the filters of ``y``; their other axes
-    have any steps.
+    have any steps. ``packed`` is ``pack_weights(w, groups)``, if the caller has it; ``w`` is then
+    not read, and the results have the same bits. ``residual``, an array of the shape and strides of
+    ``y``, is added before the ReLU.
     """
     g = geometry
     if few_channels.pays(g):
@@ -224,7 +258,10 @@ def conv_forward(
     _, d, h = three(g.kernel, 1)
     step = channels * g.out_channels
     w_steps = (0, h * d * step, h * step, step, g.out_channels, 1, filters)
-    _convolve(x, w, bias, y, g, w_steps, RELU if relu else 0)
+    finish = RELU if relu else 0
+    if residual is not None:
+        finish += address(residual) - address(y)
+    _convolve(x, w, bias, y, g, w_steps, finish, packed)
 
 
 def conv_backward_input(dy: Array, w: Array, dx: Array, geometry: Any) -> None:
@@ -262,22 +299,37 @@ def _convolve(
     g: Any,
     w_steps: tuple[int, ...],
     finish: int,
+    packed: Array | None = None,
 ) -> None:
     if y.size == 0:
         return
     dtype = name_of(y.dtype)
     c, of = _cut_of(g, dtype), host()
     nothing = zeros(g.in_channels * y.itemsize)
+    micro_kernel, sizes, pieces = _numbers_of(g, c, dtype, of)
     run(
         _kernel(dtype, of),
         c.blocks * g.groups * c.parts,
-        pixel_kernel(dtype, of, rows_for(c.vectors, of), c.vectors),
+        micro_kernel,
         address(x),
         address(w),
+        0 if packed is None else address(packed),
         0 if bias is None else address(bias),
         address(y),
         address(nothing),
         finish,
+        *sizes,
+        (x.strides[0], *three(x.strides[1:-1], 0)),
+        (y.strides[0], *three(y.strides[1:-1], 0)),
+        w_steps,
+        pieces,
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _numbers_of(g: Any, c: Cut, dtype: str, of: Host) -> tuple[Any, ...]:
+    """What the kernel is given for a geometry, whatever the arrays: sizes ... kernel, and cut."""
+    sizes = (
         (g.batch, g.in_channels // g.groups, g.out_channels // g.groups, g.groups),
         three(g.input, 1),
         three(g.output, 1),
@@ -285,20 +337,10 @@ def _convolve(
         three(g.dilation, 1),
         three([lo for lo, _ in g.pads], 0),
         three(g.kernel, 1),
-        (x.strides[0], *three(x.strides[1:-1], 0)),
-        (y.strides[0], *three(y.strides[1:-1], 0)),
-        w_steps,
-        (
-            c.pixels,
-            c.part,
-            c.parts,
-            c.filters,
-            c.taps,
-            c.channels,
-            rows_for(c.vectors, of),
-            c.vectors * of.lanes(dtype),
-        ),
     )
+    rows, width = rows_for(c.vectors, of), c.vectors * of.lanes(dtype)
+    pieces = (c.pixels, c.part, c.parts, c.filters, c.taps, c.channels, rows, width)
+    return pixel_kernel(dtype, of, rows, c.vectors), sizes, pieces
 
 
 @functools.cache
@@ -311,13 +353,14 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
     itemsize, number, numbers = ITEMSIZE[dtype], np.dtype(dtype).type, np.int64
 
     def convolve(  # type: ignore[no-untyped-def]
-        counter, tasks, micro_kernel, x, w, bias, y, zeros, finish,
+        counter, tasks, micro_kernel, x, w, kept, bias, y, zeros, finish,
         sizes, input, output, stride, dilation, before, kernel, x_steps, y_steps, w_steps, cut,
     ):  # fmt: skip
-        # sizes: (images, channels of a group, filters of a group, groups); steps in bytes for x
-        # and y: (image, depth, height, width); in numbers for w: (first, depth, height, width,
-        # channel, filter, group); cut: (pixels of a block, filters of a part, parts, filters of a
-        # chunk, its taps, its channels, rows of the micro-kernel, its columns)
+        # kept: all weights, packed, or 0; sizes: (images, channels of a group, filters of a group,
+        # groups); steps in bytes for x and y: (image, depth, height, width); in numbers for w:
+        # (first, depth, height, width, channel, filter, group); cut: (pixels of a block, filters of
+        # a part, parts, filters of a chunk, its taps, its channels, rows of the micro-kernel, its
+        # columns)
         images, channels, filters, groups = sizes
         block, part, parts, chunk_filters, chunk_taps, chunk_channels, rows, width = cut
         taps = kernel[0] * kernel[1] * kernel[2]
@@ -328,7 +371,7 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
         places = np.empty(tiles * rows, numbers)  # where results go
         order = np.empty(tiles * taps, numbers)  # taps that meet the input: tile, and one by one
         upto = np.empty((tiles, taps + 1), numbers)  # how many of them come before a tap
-        chunk = chunk_taps * chunk_channels * chunk_filters
+        chunk = 0 if kept else chunk_taps * chunk_channels * chunk_filters
         all_packed = np.empty(chunk + LINE // itemsize, number)
         rest = np.empty(rows * width, number)  # results beside y's filters, or no pixel's
         targets = np.empty(rows, numbers)  # of a tile with such results
@@ -359,13 +402,14 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
             here = min(block, pixels - first)
             if at_block != located:
                 located = at_block
-                corners(
+                outside = corners(
                     pixel, places, first, here, x, y,
                     input, output, stride, dilation, before, kernel, x_steps, y_steps,
                 )  # fmt: skip
                 tabulate(
-                    table, order, upto, pixel, here, rows, zeros, moved, input, dilation, kernel
-                )
+                    table, order, upto, pixel, outside, here, rows, zeros, moved,
+                    input, dilation, kernel,
+                )  # fmt: skip
             tiles_here = -(-here // rows)
             first_filter = of_filters * part
             end_filter = min(first_filter + part, filters)
@@ -380,11 +424,19 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                     for c in range(0, channels, chunk_channels):
                         count = min(chunk_channels, channels - c)
                         steps = taps_here * count
-                        pack_chunk(
-                            packed, w, from_tap, tap, taps_here, count, f_end - f,
-                            width, c * w_steps[4] + f * w_steps[5] + of_group * w_steps[6],
-                            w_steps[4], w_steps[5],
-                        )  # fmt: skip
+                        if kept:  # a chunk of some channels has one tap
+                            across = taps * channels * width * itemsize
+                            blocks_before = of_group * (-(-filters // width)) + f // width
+                            skipped = tap * (channels - count) + c
+                            of_chunk = kept + blocks_before * across + skipped * width * itemsize
+                        else:
+                            across = steps * width * itemsize
+                            of_chunk = packed - tap * count * width * itemsize
+                            pack_chunk(
+                                packed, w, from_tap, tap, taps_here, count, f_end - f,
+                                width, c * w_steps[4] + f * w_steps[5] + of_group * w_steps[6],
+                                w_steps[4], w_steps[5],
+                            )  # fmt: skip
                         last = tap + taps_here == taps and c + count == channels
                         for i in range(tiles_here):
                             rows_here = min(rows, here - i * rows)
@@ -394,6 +446,7 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                                 shift = (of_group * filters + at) * itemsize
                                 used = min(width, filters - at)
                                 whole = used == width and rows_here == rows
+                                added = finish & DISTANCE if last else 0
                                 if not whole:
                                     for m in range(rows):
                                         targets[m] = rest.ctypes.data + m * width * itemsize - shift
@@ -416,7 +469,7 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                                     table.ctypes.data
                                     + of_next
                                     + 8 * (fetched if fetched < rows else 0),
-                                    packed + ((at - f) * steps - tap * count * width) * itemsize,
+                                    of_chunk + (at - f) // width * across,
                                     count,
                                     (places.ctypes.data + 8 * i * rows)
                                     if whole
@@ -424,8 +477,16 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                                     shift,
                                     start.ctypes.data + (at - first_filter) * itemsize,
                                     tap + c,
-                                    finish if last else 0,
+                                    finish if last and (whole or not added) else 0,
                                 )
+                                if added and not whole:
+                                    for m in range(rows_here):
+                                        add(
+                                            targets[m] + shift,
+                                            places[i * rows + m] + shift + added,
+                                            used,
+                                            finish & RELU,
+                                        )
                                 if used < width:
                                     for m in range(rows_here):
                                         copy(
@@ -435,8 +496,22 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
             task = take(counter)
 
     at_once = rows_fetched(dtype)
-    pack_chunk = _pack_chunk(dtype, host)
+    pack_chunk, add = _pack_chunk(dtype, host), _add(dtype)
     return convolve
+
+
+@functools.cache
+def _add(dtype: str) -> Any:
+    array, zero = view(dtype), np.dtype(dtype).type(0)
+
+    def add(to, source, count, relu):  # type: ignore[no-untyped-def]
+        """What the micro-kernel does to its sums at the end, for some of them in memory."""
+        sums, others = array(to, count), array(source, count)
+        for i in range(count):
+            total = sums[i] + others[i]
+            sums[i] = zero if relu and total <= zero else total
+
+    return inlined(add)
 
 
 @functools.cache

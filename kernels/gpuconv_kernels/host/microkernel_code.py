@@ -14,6 +14,8 @@ from gpuconv_kernels.host.target import INT, ITEMSIZE, LINE, REAL, Host
 
 RELU = 1
 """Of ``finish``: negative sums become 0 when they are stored; NaN stays."""
+DISTANCE = -4
+"""Of ``finish``: the bits of a distance in bytes, a multiple of the numbers' size."""
 UNROLLED = 4
 """Steps of a pass of the inner loop."""
 
@@ -256,10 +258,20 @@ class PixelKernel(_MicroKernel):
         return rows, b.add(self.b, b.mul(segment, b_segment)), ahead
 
     def _finished(self, sums: Sums) -> Sums:
-        """What is stored: the sums, or their positive part."""
+        """What is stored: the sums and what is added to them, or its positive part."""
         b = self.builder
+        start, add, added = b.block, *(b.append_basic_block(n) for n in ("add", "added"))
+        distance = b.and_(self.finish, self._int(DISTANCE))
+        b.cbranch(b.icmp_signed("!=", distance, self._int(0)), add, added)
+        b.position_at_end(add)
+        others = [b.add(row, distance) for row in self._results()]
+        total = {(m, n): b.fadd(sums[m, n], self._load(others[m], n)) for m, n in self.cells}
+        b.branch(added)
+        b.position_at_end(added)
+        sums = self._either(sums, start, total, add)
         start, relu, store = b.block, *(b.append_basic_block(n) for n in ("relu", "store"))
-        b.cbranch(b.icmp_signed("==", self.finish, self._int(RELU)), relu, store)
+        is_relu = b.and_(self.finish, self._int(RELU))
+        b.cbranch(b.icmp_signed("!=", is_relu, self._int(0)), relu, store)
         b.position_at_end(relu)
         positive = {}
         for cell, value in sums.items():
