@@ -29,8 +29,8 @@ def fma_rate() -> float | None:
 
 
 @functools.cache
-def _kernel() -> tuple[Any, int, int]:
-    """Return the kernel, and rows and columns of its sums."""
+def _kernel() -> tuple[Any, int, int, int]:
+    """Return the kernel, the micro-kernel's address, and rows and columns of its sums."""
     from gpuconv_kernels.host.kernel import Kernel
     from gpuconv_kernels.host.microkernel import most_vectors, multiply, pixel_kernel, rows_for
     from gpuconv_kernels.host.parallel import take
@@ -41,22 +41,24 @@ def _kernel() -> tuple[Any, int, int]:
     rows = rows_for(vectors, of)
     kernel = pixel_kernel("float32", of, rows, vectors)
 
-    def multiply_add(counter, tasks, a, order, b, results, bias):  # type: ignore[no-untyped-def]
+    # The micro-kernel's address is an argument: what is compiled is kept for other processes.
+    def multiply_add(counter, tasks, micro_kernel, a, order, b, results, bias):  # type: ignore[no-untyped-def]
         task = take(counter)
         while task < tasks:
             c = results + 8 * rows * task
             for call in range(CALLS):
-                multiply(kernel, a, order, 1, 0, a, b, STEPS, c, 0, bias, call, 0)
+                multiply(micro_kernel, a, order, 1, 0, a, b, STEPS, c, 0, bias, call, 0)
             task = take(counter)
 
-    return Kernel(multiply_add, CALLS, STEPS), rows, vectors * of.lanes("float32")
+    made_for = CALLS, STEPS, rows, multiply_add.__code__.co_code
+    return Kernel(multiply_add, *made_for), kernel, rows, vectors * of.lanes("float32")
 
 
 def _measure() -> float:
     from gpuconv_kernels.host.parallel import run
     from gpuconv_kernels.threads import threads
 
-    kernel, rows, width = _kernel()
+    kernel, micro_kernel, rows, width = _kernel()
     tasks = threads() * _TASKS_A_THREAD
     rng = np.random.default_rng(0)
     a, b = (
@@ -70,7 +72,8 @@ def _measure() -> float:
         return array.ctypes.data + pitch * np.arange(count, dtype=np.int64)
 
     of_a, of_sums = addresses(a, a.strides[0]), addresses(sums, sums.strides[1])
-    words = [array.ctypes.data for array in (of_a, order, b, of_sums, bias)]
+    arrays = (of_a, order, b, of_sums, bias)
+    words = [micro_kernel, *(array.ctypes.data for array in arrays)]
     seconds = seconds_of(lambda: run(kernel, tasks, *words), times=12)
     expected = CALLS * (a.astype("float64") @ b)
     if not np.allclose(sums[-1], expected, rtol=1e-2):  # 20,000 roundings of a growing sum

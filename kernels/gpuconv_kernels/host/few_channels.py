@@ -15,6 +15,8 @@ which is small where there are few channels.
 
 from __future__ import annotations
 
+import itertools
+import operator
 from dataclasses import replace
 from typing import Any
 
@@ -69,4 +71,6 @@ def folded(x: Array, geometry: Any) -> Array:
         padded[..., lo + x.shape[-2] :, :] = 0
         x = padded
     shape = (*x.shape[:-2], x.shape[-2] - g.kernel[-1] + 1, g.kernel[-1] * x.shape[-1])
-    return np.ndarray(shape, x.dtype, x, strides=x.strides)  # as_strided takes ten times as long
+    # Not x.strides, which an extent of 1 leaves open; as_strided takes ten times as long.
+    lines = itertools.accumulate(x.shape[:0:-1], operator.mul, initial=x.itemsize)
+    return np.ndarray(shape, x.dtype, x, strides=tuple(lines)[::-1])
