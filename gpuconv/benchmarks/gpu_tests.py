@@ -108,7 +108,7 @@ def _one_after_the_other(waiting: list[Path], results: dict[str, dict[str, Any]]
 def run_one(path: str) -> int:
     """Run one file in this process; returns pytest's exit status."""
     gpu_environment.mend()
-    words = ["-q", "--maxfail=5", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    words = ["-q", "--maxfail=5", "--tb=short", "-o", "addopts=", "-p", "no:cacheprovider"]
     # A warning of a package that is newer than ours is shown, but is no failure of a kernel.
     sys.argv = ["pytest", *words, "-W", "default", path]
     try:

@@ -1,12 +1,13 @@
 """What tests of kernels share: compiled CPU kernels, and the processes of the simulator.
 
-Those begin with the session if their tests are among the ones that will run, one at a time beside
-the other tests, which keep one core busy. Their tests come last and wait for the rest of them,
-which then have all cores. They end with the session.
+In a session of one process those begin with it if their tests are among the ones that will run, one
+at a time beside the other tests, which keep one core busy. Their tests come last and wait for the
+rest of them, which then have all cores. They end with the session.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 
 import pytest
@@ -37,7 +38,8 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         return (yield)
     runs = simulations.Simulations(sorted(names, key=simulations.by_length))
     session.config.stash[STARTED] = runs
-    runs.start(1)
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # there every core is busy with other tests
+        runs.start(1)
     try:
         return (yield)
     finally:

@@ -134,4 +134,8 @@ if __name__ == "__main__":
     import pytest
 
     end_with(int(sys.argv[2]))
-    sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", str(FOLDER / sys.argv[1])]))
+    sys.exit(
+        pytest.main(
+            ["-q", "-x", "-o", "addopts=", "-p", "no:cacheprovider", str(FOLDER / sys.argv[1])]
+        )
+    )
