@@ -334,6 +334,7 @@ def _emit_sums(
 ) -> None:
     pixels, taps, stride = case
     vectors = range(e.vectors)
+    step = e.vectors * e.lanes * e.itemsize
 
     def line(index: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
         entry = e.add(table, e.times(index, 16))
@@ -345,6 +346,8 @@ def _emit_sums(
             weights.append([e.load(w, n) for n in vectors])
             w = e.add(w, w_step)
         for column in range((pixels - 1) * stride + taps):
+            if not spread:
+                e.fetch(e.add(at, step))
             for n in vectors:
                 x = e.gather(at, offsets, n) if spread else e.load(at, n)
                 for p in range(pixels):
@@ -362,3 +365,5 @@ def _emit_sums(
         positive = b.select(b.fcmp_ordered("<", value, zero), zero, value)
         at = e.add(y, e.times(y_step, cell // e.vectors))
         e.store(b.select(relu, positive, value), at, cell % e.vectors)
+        if cell % e.vectors == 0:
+            e.fetch(e.add(at, step), write=True)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from llvmlite import ir
 
-from gpuconv_kernels.host.target import INT, ITEMSIZE, REAL, Host
+from gpuconv_kernels.host.target import INT, ITEMSIZE, LINE, REAL, Host
 
 State = list[ir.Value]
 SHORT = ir.IntType(32)
@@ -123,6 +123,21 @@ class Emitter:
         size = 8 if kind.element == INT else 4 if kind.element == SHORT else self.itemsize
         at = self.add(address, n * self.lanes * size)
         self.builder.store(value, self.builder.inttoptr(at, kind.as_pointer()), align=1)
+
+    def fetch(self, address: ir.Value, write: bool = False) -> None:
+        """Ask for as many lines of the cache as the vectors of a step are long.
+
+        Where there is no such memory, nothing happens.
+        """
+        byte, module = ir.IntType(8).as_pointer(), self.builder.module
+        name = "llvm.prefetch.p0i8"
+        kind = ir.FunctionType(ir.VoidType(), [byte, SHORT, SHORT, SHORT])
+        function = module.globals.get(name) or ir.Function(module, kind, name)
+        # whether it will be written; into the nearest cache; data, not instructions
+        words = [ir.Constant(SHORT, value) for value in (int(write), 3, 1)]
+        for line in range(0, self.vectors * self.lanes * self.itemsize, LINE):
+            at = self.builder.inttoptr(self.add(address, line), byte)
+            self.builder.call(function, [at, *words])
 
     def broadcast(self, address: ir.Value) -> ir.Value:
         """A vector of the one number at an address."""
