@@ -369,6 +369,11 @@ class Layer(Configurable):
         return self.trainable_parameters
 
     @property
+    def trainable_variables(self) -> list[Parameter]:
+        """Keras's other word for :attr:`trainable_parameters`."""
+        return self.trainable_parameters
+
+    @property
     def weights(self) -> list[Parameter]:
         """Keras's word for all arrays of :meth:`state`; moving statistics are frozen ones."""
         found: list[Parameter] = []

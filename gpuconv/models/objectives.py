@@ -110,6 +110,11 @@ class Objectives:
         return tuple(one.name for one in self.several if one.loss is not None or one.metrics)
 
     @property
+    def metric_names(self) -> list[str]:
+        """Keys of :attr:`metrics`; of several outputs in the order of the names, as in Keras."""
+        return sorted(self.metrics) if len(self.several) > 1 else list(self.metrics)
+
+    @property
     def accepting_logits(self) -> list[int]:
         """Numbers of the outputs whose loss can take logits instead of a softmax's output."""
         several = enumerate(one.loss for one in self.several)

@@ -53,10 +53,9 @@ class Running:
         readers: dict[str, Any] = {}
         for number, name in enumerate(self.objectives.loss_names):
             readers[f"{prefix}{name}"] = functools.partial(self._loss, number)
-        several = self.objectives.metrics
-        # Of several outputs in the order of their names, as in Keras.
-        for name in sorted(several) if len(self.objectives.several) > 1 else several:
-            readers[f"{prefix}{name}"] = functools.partial(_value, several[name])
+        for name in self.objectives.metric_names:
+            metric = self.objectives.metrics[name]
+            readers[f"{prefix}{name}"] = functools.partial(_value, metric)
         return readers
 
     def _loss(self, number: int) -> float:

@@ -102,6 +102,12 @@ class Steps(WeightFiles):
         """The metrics of all outputs by their names in logs."""
         return {} if self.objectives is None else self.objectives.metrics
 
+    @property
+    def metrics_names(self) -> list[str]:
+        """Names of the numbers that ``evaluate`` returns, in their order; empty if not compiled."""
+        objectives = self.objectives
+        return [] if objectives is None else [*objectives.loss_names, *objectives.metric_names]
+
     def require_compiled(self) -> tuple[Objectives, optimizers.Optimizer]:
         """Return losses with metrics, and the optimizer.
 

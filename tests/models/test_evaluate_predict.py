@@ -272,3 +272,15 @@ def test_a_loss_of_the_users_own() -> None:
     assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
     with pytest.raises(ShapeError, match="targets like the outputs"):
         model.fit(X, targets[:, :2], verbose=0)
+
+
+def test_keras_words_for_weights_and_numbers():
+    model = gc.Sequential([gc.layers.Dense(3, input_shape=(4,), activation="softmax")])
+    assert model.metrics_names == []
+    model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
+    assert model.metrics_names == ["loss", "accuracy"]
+    x, y = np.zeros((2, 4), "float32"), np.zeros(2, "int64")
+    assert len(model.evaluate(x, y, verbose=0)) == len(model.metrics_names)
+    assert [v.name for v in model.trainable_variables] == ["kernel", "bias"]
+    model.trainable = False
+    assert model.trainable_variables == []
