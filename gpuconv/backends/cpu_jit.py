@@ -79,23 +79,7 @@ class CpuJit(CpuNumpy):
         workspace_limit: int,
         activation: Activation | None = None,
     ) -> Array:
-        y = np.empty(geometry.y_shape, x.dtype)
-        relu = activation is not None and activation.kind == "relu"
-        kept = w if isinstance(w, KeptWeights) else None
-        x, w = _by_channels(x), np.ascontiguousarray(w) if kept is None else kept.values
-        bias = None if bias is None else np.ascontiguousarray(bias)
-        way = choose_way("conv_forward", geometry, name_of(y.dtype), workspace_limit)
-        if way.tile:
-            filters = None if kept is None else kept.transformed(way.tile)
-            winograd.conv_forward(x, w, bias, y, geometry, relu, way.tile, filters, way.limit)
-        elif geometry.is_depthwise:
-            depthwise.conv_forward(x, w, bias, y, geometry, relu)
-        else:
-            packed = None if kept is None else kept.packed(geometry.groups)
-            direct.conv_forward(x, w, bias, y, geometry, relu, packed)
-        if activation is not None and not relu:
-            _finish(y, None, activation)
-        return y
+        return _convolve(x, w, bias, None, geometry, workspace_limit, activation)
 
     def conv_add_forward(
         self,
@@ -107,23 +91,7 @@ class CpuJit(CpuNumpy):
         workspace_limit: int,
         activation: Activation | None = None,
     ) -> Array:
-        way = choose_way("conv_forward", geometry, name_of(x.dtype), workspace_limit)
-        if way.tile or geometry.is_depthwise:  # these do not add as they store
-            y = self.conv_forward(x, w, bias, geometry, workspace_limit)
-            y += residual
-            relu = False
-        else:
-            y = np.empty(geometry.y_shape, x.dtype)
-            relu = activation is not None and activation.kind == "relu"
-            kept = w if isinstance(w, KeptWeights) else None
-            x, w = _by_channels(x), np.ascontiguousarray(w) if kept is None else kept.values
-            bias = None if bias is None else np.ascontiguousarray(bias)
-            residual = np.require(residual, requirements=["C", "A"])
-            packed = None if kept is None else kept.packed(geometry.groups)
-            direct.conv_forward(x, w, bias, y, geometry, relu, packed, residual)
-        if activation is not None and not relu:
-            _finish(y, None, activation)
-        return y
+        return _convolve(x, w, bias, residual, geometry, workspace_limit, activation)
 
     def conv_backward_input(
         self, dy: Array, w: Array, geometry: ConvGeometry, workspace_limit: int
@@ -396,6 +364,41 @@ class CpuJit(CpuNumpy):
         updates.adagrad_update(
             value, gradient, accumulator, learning_rate, epsilon, epsilon_inside_root
         )
+
+
+def _convolve(
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    residual: Array | None,
+    geometry: ConvGeometry,
+    workspace_limit: int,
+    activation: Activation | None,
+) -> Array:
+    """``activation(convolution + bias + residual)``; ``w`` may be ``KeptWeights``."""
+    y = np.empty(geometry.y_shape, x.dtype)
+    kept = w if isinstance(w, KeptWeights) else None
+    x, w = _by_channels(x), np.ascontiguousarray(w) if kept is None else kept.values
+    bias = None if bias is None else np.ascontiguousarray(bias)
+    way = choose_way("conv_forward", geometry, name_of(y.dtype), workspace_limit)
+    # Only the direct kernel adds a residual as it stores; behind the others it is a pass.
+    added_after = residual is not None and (way.tile > 0 or geometry.is_depthwise)
+    relu = activation is not None and activation.kind == "relu" and not added_after
+    if way.tile:
+        filters = None if kept is None else kept.transformed(way.tile)
+        winograd.conv_forward(x, w, bias, y, geometry, relu, way.tile, filters, way.limit)
+    elif geometry.is_depthwise:
+        depthwise.conv_forward(x, w, bias, y, geometry, relu)
+    else:
+        packed = None if kept is None else kept.packed(geometry.groups)
+        if residual is not None:
+            residual = np.require(residual, requirements=["C", "A"])
+        direct.conv_forward(x, w, bias, y, geometry, relu, packed, residual)
+    if added_after:
+        y += residual
+    if activation is not None and not relu:
+        _finish(y, None, activation)
+    return y
 
 
 def _by_channels(array: Array) -> Array:

@@ -318,7 +318,9 @@ def _synchronize() -> Callable[[], None]:
 def _is_lost(synchronize: Callable[[], None]) -> bool:
     try:
         synchronize()
-    except Exception:
+    except (
+        Exception
+    ):  # a sticky error of the device, whatever class CuPy gives it: that is the answer
         return True
     return False
 

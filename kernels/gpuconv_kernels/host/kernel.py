@@ -36,9 +36,6 @@ from gpuconv_kernels.host.target import INT, LINE, entry, native
 _FAILED, _ARGUMENTS = LINE // 8 + 1, LINE // 8 + 3
 _MOST_ARGUMENTS = 117
 
-Form = tuple[Any, ...]
-"""What arguments look like: ``q`` for an integer, ``d`` for a float, a tuple of these."""
-
 
 class Words:
     """The memory of one call; used again for others.
@@ -69,7 +66,8 @@ class Kernel:
         """
         self._function, self._choices = function, choices
         self._native = self._code = 0
-        self._write: Callable[..., None] = struct.Struct("").pack_into
+        self._write: Callable[..., None]  # these two once it is compiled
+        self._flat: Callable[..., tuple[Any, ...]]
 
     def prepare(self, words: Words, tasks: int, arguments: tuple[Any, ...]) -> int:
         """Write down a call; return the address of the function that takes the words' address."""

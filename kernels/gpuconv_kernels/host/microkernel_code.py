@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from gpuconv_kernels.host.target import INT, ITEMSIZE, LINE, REAL, Host
+from gpuconv_kernels.host.vectors import fetch_line
 
 RELU = 1
 """Of ``finish``: negative sums become 0 when they are stored; NaN stays."""
@@ -96,7 +97,7 @@ class _MicroKernel:
         for step in range(unrolled):
             if ahead is not None and step < self.lines:
                 line = b.add(b.mul(index, self._int(self.lines)), self._int(step))
-                self._fetch(b.add(ahead, b.mul(line, self.ahead_next)), self.nearness)
+                fetch_line(b, b.add(ahead, b.mul(line, self.ahead_next)), self.nearness)
             of_b = [self._load(b_at, n) for n in range(self.vectors)]
             for m in range(self.rows):
                 number = self._broadcast(b.add(rows[m], offset))
@@ -125,20 +126,9 @@ class _MicroKernel:
         b = self.builder
         for row in self._results():
             for at in range(0, self.vectors * self.lanes * self.itemsize, LINE):
-                self._fetch(b.add(row, self._int(at)), 3, write=True)
+                fetch_line(b, b.add(row, self._int(at)), 3, write=True)
 
     # --- small words -----------------------------------------------------------------
-
-    def _fetch(self, address: ir.Value, nearness: int, write: bool = False) -> None:
-        """Ask for a line of the cache; where there is no such memory, nothing happens."""
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        name = "llvm.prefetch.p0i8"
-        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        module = self.builder.module
-        fetch = module.globals.get(name) or ir.Function(module, kind, name)
-        # whether it will be written; which cache; data, not instructions
-        words = [ir.Constant(word, value) for value in (int(write), nearness, 1)]
-        self.builder.call(fetch, [self.builder.inttoptr(address, byte), *words])
 
     def _declare(self, name: str, result: ir.Type, arguments: list[ir.Type]) -> ir.Function:
         module = self.builder.module

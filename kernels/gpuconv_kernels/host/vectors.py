@@ -55,6 +55,22 @@ def even(extent: int, most: int) -> tuple[int, int]:
     return size, -(-extent // size)
 
 
+def fetch_line(
+    builder: ir.IRBuilder, address: ir.Value, nearness: int, write: bool = False
+) -> None:
+    """Ask for a line of the cache; where there is no such memory, nothing happens.
+
+    ``nearness`` is 3 for the nearest cache, 2 for the next.
+    """
+    byte, module = ir.IntType(8).as_pointer(), builder.module
+    name = "llvm.prefetch.p0i8"
+    kind = ir.FunctionType(ir.VoidType(), [byte, SHORT, SHORT, SHORT])
+    function = module.globals.get(name) or ir.Function(module, kind, name)
+    # whether it will be written; which cache; data, not instructions
+    words = [ir.Constant(SHORT, value) for value in (int(write), nearness, 1)]
+    builder.call(function, [builder.inttoptr(address, byte), *words])
+
+
 class Emitter:
     """Emits vector code for numbers of one type where a builder stands.
 
@@ -129,15 +145,8 @@ class Emitter:
 
         Where there is no such memory, nothing happens.
         """
-        byte, module = ir.IntType(8).as_pointer(), self.builder.module
-        name = "llvm.prefetch.p0i8"
-        kind = ir.FunctionType(ir.VoidType(), [byte, SHORT, SHORT, SHORT])
-        function = module.globals.get(name) or ir.Function(module, kind, name)
-        # whether it will be written; into the nearest cache; data, not instructions
-        words = [ir.Constant(SHORT, value) for value in (int(write), 3, 1)]
         for line in range(0, self.vectors * self.lanes * self.itemsize, LINE):
-            at = self.builder.inttoptr(self.add(address, line), byte)
-            self.builder.call(function, [at, *words])
+            fetch_line(self.builder, self.add(address, line), 3, write)
 
     def broadcast(self, address: ir.Value) -> ir.Value:
         """A vector of the one number at an address."""
