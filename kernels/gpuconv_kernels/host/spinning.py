@@ -2,7 +2,8 @@
 
 Both sides are compiled and meet in a few words of memory, so between two kernels no thread needs
 Python's lock, and none sleeps: to wake one takes the system some 50 us, longer than many kernels
-run. Threads look for the next job again and again for a short while.
+run. Threads look for the next job again and again for a while, and soon let others have the core
+between two looks.
 
 The words of a meeting place, each in a line of the cache of its own::
 
@@ -32,8 +33,10 @@ from numba.extending import intrinsic
 from gpuconv_kernels.host.target import INT, LINE, compiled
 
 WHILE = 150e-6
-"""Seconds of looking: longer than a training step's pauses between kernels, too short to matter to
-others who need the core."""
+"""Seconds of looking without a break: as long as most of a training step's pauses between kernels,
+too short to matter to others who need the core."""
+LONGER = 3e-3
+"""Seconds of looking after that, giving way between two looks: a step's longest pauses."""
 
 OPEN, SEATS, INSIDE, CODE = (line * LINE for line in range(4))
 PLACE_BYTES = 4 * LINE
@@ -124,8 +127,8 @@ give_way: Any = _give_way
 
 @functools.cache
 def _functions() -> tuple[Any, Any]:
-    def attend(place, last, times):  # type: ignore[no-untyped-def]
-        left = times
+    def attend(place, last, times, more, yielding):  # type: ignore[no-untyped-def]
+        left = times + more
         while left > 0:
             left -= 1
             number = look(place + OPEN)
@@ -136,8 +139,10 @@ def _functions() -> tuple[Any, Any]:
                     last = number
                     if add(place + SEATS, -1) > 0:
                         run(look(place + CODE), look(place + CODE + 8))
-                        left = times
+                        left = times + more
                 add(place + INSIDE, -1)
+            elif left < more:
+                give_way(yielding)
             else:
                 pause()
         return last
@@ -164,18 +169,20 @@ def _functions() -> tuple[Any, Any]:
 
 
 @functools.cache
-def _times() -> int:
-    """How often to look in ``WHILE``."""
-    attend_jobs, _ = _functions()
+def _times() -> tuple[int, int]:
+    """How often to look in ``WHILE``, and after that in ``LONGER``."""
+    _seconds(1, 1)  # compiled now
+    times = int(500 * WHILE / min(_seconds(500, 0) for _ in range(5)))
+    if not _yielding():
+        return max(1, times), 0
+    return max(1, times), int(500 * LONGER / min(_seconds(0, 500) for _ in range(5)))
+
+
+def _seconds(times: int, more: int) -> float:
     place = np.zeros(PLACE_BYTES // 8, np.int64)
-    attend_jobs(place.ctypes.data, 0, 1)  # compiled now
-    best = min(_seconds(attend_jobs, place, 500) for _ in range(5))
-    return max(1, int(500 * WHILE / best))
-
-
-def _seconds(attend_jobs: Any, place: Any, times: int) -> float:
+    attend_jobs, _ = _functions()
     start = time.perf_counter()
-    attend_jobs(place.ctypes.data, 0, times)
+    attend_jobs(place.ctypes.data, 0, times, more if _yielding() else 0, _yielding())
     return time.perf_counter() - start
 
 
@@ -191,7 +198,7 @@ def _yielding() -> int:
 
 
 def attend(place: int, last: int) -> int:
-    """Take part in the jobs at a meeting place until none has come for ``WHILE`` seconds.
+    """Take part in the jobs at a meeting place until none has come for ``WHILE + LONGER`` seconds.
 
     Args:
         place: address of ``PLACE_BYTES`` bytes, zero at first, at the beginning of a line.
@@ -201,7 +208,7 @@ def attend(place: int, last: int) -> int:
         the same, afterwards.
     """
     function, _ = _functions()
-    return int(function(place, last, _times()))
+    return int(function(place, last, *_times(), _yielding()))
 
 
 @functools.cache
@@ -224,4 +231,4 @@ def sharing() -> Callable[..., int]:
 @functools.cache
 def patience() -> tuple[int, int]:
     """Return how often to look in ``WHILE``, and the address of what lets others have the core."""
-    return _times(), _yielding()
+    return _times()[0], _yielding()
