@@ -9,6 +9,7 @@ from typing import Any
 from gpuconv import activations, initializers, regularizers
 from gpuconv.backends.base import Array
 from gpuconv.backends.functions import Activation
+from gpuconv.layers.backwards import ActivationGradient
 from gpuconv.layers.base import Layer
 from gpuconv.parameter import Parameter
 
@@ -50,7 +51,7 @@ class Biased(Layer):
 
     def activated(
         self, linear: Callable[[Activation | None], Array]
-    ) -> tuple[Array, Callable[[Array], Array]]:
+    ) -> tuple[Array, ActivationGradient]:
         """Run ``linear`` with the activation fused into its store where possible.
 
         Args:
@@ -58,26 +59,13 @@ class Biased(Layer):
 
         Returns:
             The output, and the function from its gradient to that of ``linear`` without
-            activation, which adds to the bias' gradient. Only what that needs is kept: the output
-            or the pre-activation.
+            activation, which adds to the bias' gradient.
         """
-        function, bias = self.activation, self.bias
+        function = self.activation
         fused = function.fused
         x = linear(fused)
         y = x if fused is not None else function.apply(x)
-        kept_x, kept_y = (x, None) if function.needs_input else (None, y)
-        if function.name == "linear":
-            kept_y = None
-        del x
-
-        def backward(dy: Array) -> Array:
-            if bias is None or not bias.trainable:
-                return function.backward(dy, kept_x, kept_y)
-            dz, sums = function.backward_with_sums(dy, kept_x, kept_y)
-            bias.add_gradient(sums)
-            return dz
-
-        return y, backward
+        return y, ActivationGradient(function, self.bias, x, y)
 
     def without_softmax(self) -> Layer | None:
         """Return a twin with the same parameters that gives logits, if this ends in a softmax."""

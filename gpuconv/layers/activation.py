@@ -15,6 +15,7 @@ from gpuconv.dispatch import engine_for
 from gpuconv.errors import ShapeError
 from gpuconv.layers.arguments import as_number
 from gpuconv.layers.axes import as_axes, resolve_axes
+from gpuconv.layers.backwards import ActivatedBackward, ActivationGradient, SpatialBackward
 from gpuconv.layers.base import Backward, Layer, Shape
 from gpuconv.ops.layouts import channels_last, from_channels_last
 
@@ -24,17 +25,12 @@ def run_function(function: ActivationFunction, x: Array) -> tuple[Array, Backwar
     first = _is_channels_first_view(x) and function.name not in activations.WHOLE_ROWS
     seen = channels_last(x, first)
     y = function.apply(seen)
-    kept_x = seen if function.needs_input else None
-    kept_y = None if function.needs_input or function.name == "linear" else y
+    backward = ActivatedBackward(ActivationGradient(function, None, seen, y), _if_wanted)
+    return from_channels_last(y, first), SpatialBackward(backward, first)
 
-    def backward(dy: Array, input_gradient: bool = True) -> Array | None:
-        if not input_gradient:
-            return None
-        return from_channels_last(
-            function.backward(channels_last(dy, first), kept_x, kept_y), first
-        )
 
-    return from_channels_last(y, first), backward
+def _if_wanted(dx: Array, input_gradient: bool) -> Array | None:
+    return dx if input_gradient else None
 
 
 def _is_channels_first_view(x: Array) -> bool:

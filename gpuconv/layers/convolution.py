@@ -12,6 +12,7 @@ from gpuconv.dispatch import Decision, select
 from gpuconv.errors import InvalidArgumentError, ShapeError, one_of
 from gpuconv.geometry import PADDING_MODES, Extents, as_int, as_tuple, where_known
 from gpuconv.layers.activated import Activated
+from gpuconv.layers.backwards import ActivatedBackward
 from gpuconv.layers.base import Backward, Shape
 from gpuconv.layers.spatial import Spatial
 from gpuconv.ops import convolution as ops
@@ -115,17 +116,16 @@ class ConvND(Spatial, Activated):
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:
         problem = self._problem(x.shape)
         kernel = self.kernel.value
-        y, activation_backward = self.activated(
+        y, activation = self.activated(
             lambda activation: ops.forward(x, self.kernel, self.bias_value(), problem, activation)
         )
 
-        def backward(dy: Array, input_gradient: bool = True) -> Array | None:
-            dz = activation_backward(dy)
+        def backward(dz: Array, input_gradient: bool = True) -> Array | None:
             if self.kernel.trainable:
                 self.kernel.add_gradient(ops.backward_weight(dz, x, problem))
             return ops.backward_input(dz, kernel, problem) if input_gradient else None
 
-        return y, backward
+        return y, ActivatedBackward(activation, backward)
 
 
 class Conv1D(ConvND):

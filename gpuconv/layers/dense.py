@@ -62,14 +62,14 @@ class Dense(Activated):
         engine = engine_for(x)
         kernel = self.kernel.value
         rows = x.reshape(-1, x.shape[-1])
-        y, activation_backward = self.activated(
+        y, activation = self.activated(
             lambda activation: engine.dense(
                 rows, self.kernel.prepared_by(engine), self.bias_value(), activation
             )
         )
 
         def backward(dy: Array, input_gradient: bool = True) -> Array | None:
-            dz = activation_backward(dy.reshape(-1, self.units))
+            dz = activation(dy.reshape(-1, self.units))
             if self.kernel.trainable:
                 self.kernel.add_gradient(engine.gemm(rows.T, dz))
             return engine.gemm(dz, kernel.T).reshape(x.shape) if input_gradient else None

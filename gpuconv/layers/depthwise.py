@@ -14,6 +14,7 @@ from gpuconv.backends.base import Array
 from gpuconv.errors import ShapeError
 from gpuconv.geometry import Extents, as_int, as_tuple, where_known
 from gpuconv.layers.activated import Biased
+from gpuconv.layers.backwards import ActivatedBackward
 from gpuconv.layers.base import Backward, Shape
 from gpuconv.layers.spatial import Spatial
 from gpuconv.ops import convolution as ops
@@ -98,18 +99,17 @@ class DepthwiseConvND(DepthwiseBase):
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:
         problem = self.depthwise_problem(x.shape)
         kernel = as_grouped(self.kernel.value)
-        y, activation_backward = self.activated(
+        y, activation = self.activated(
             lambda activation: ops.forward(x, kernel, self.bias_value(), problem, activation)
         )
 
-        def backward(dy: Array, input_gradient: bool = True) -> Array | None:
-            dz = activation_backward(dy)
+        def backward(dz: Array, input_gradient: bool = True) -> Array | None:
             if self.kernel.trainable:
                 dw = ops.backward_weight(dz, x, problem)
                 self.kernel.add_gradient(dw.reshape(self.kernel.shape))
             return ops.backward_input(dz, kernel, problem) if input_gradient else None
 
-        return y, backward
+        return y, ActivatedBackward(activation, backward)
 
 
 class DepthwiseConv1D(DepthwiseConvND):

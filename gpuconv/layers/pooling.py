@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from gpuconv.backends.base import Array
 from gpuconv.geometry import Extents, PoolGeometry, as_tuple, where_known
+from gpuconv.layers.backwards import MaxPoolingBackward
 from gpuconv.layers.base import Backward
 from gpuconv.layers.spatial import Spatial
 from gpuconv.ops import pool as ops
@@ -73,11 +74,7 @@ class MaxPoolingND(PoolingND):
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:
         geometry = self.geometry(x.shape)
         y, indices = ops.max_pool(x, geometry, with_indices=True)
-
-        def backward(dy: Array, input_gradient: bool = True) -> Array | None:
-            return ops.max_pool_backward(dy, indices, geometry) if input_gradient else None
-
-        return y, backward
+        return y, MaxPoolingBackward(indices, geometry)
 
     def infer_channels_last(self, x: Array) -> Array:
         return ops.max_pool(x, self.geometry(x.shape), with_indices=False)[0]

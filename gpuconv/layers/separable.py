@@ -8,6 +8,7 @@ from typing import Any
 from gpuconv import initializers, regularizers
 from gpuconv.backends.base import Array
 from gpuconv.geometry import Extents, as_int
+from gpuconv.layers.backwards import ActivatedBackward
 from gpuconv.layers.base import Backward, Shape
 from gpuconv.layers.depthwise import DepthwiseBase, as_grouped
 from gpuconv.ops import convolution as ops
@@ -74,14 +75,13 @@ class SeparableConvND(DepthwiseBase):
         depthwise, pointwise = self._problems(x.shape)
         grouped, mixing = as_grouped(self.depthwise_kernel.value), self.pointwise_kernel.value
         between = ops.forward(x, grouped, None, depthwise)
-        y, activation_backward = self.activated(
+        y, activation = self.activated(
             lambda activation: ops.forward(
                 between, mixing, self.bias_value(), pointwise, activation
             )
         )
 
-        def backward(dy: Array, input_gradient: bool = True) -> Array | None:
-            dz = activation_backward(dy)
+        def backward(dz: Array, input_gradient: bool = True) -> Array | None:
             if self.pointwise_kernel.trainable:
                 self.pointwise_kernel.add_gradient(ops.backward_weight(dz, between, pointwise))
             if not (input_gradient or self.depthwise_kernel.trainable):
@@ -92,7 +92,7 @@ class SeparableConvND(DepthwiseBase):
                 self.depthwise_kernel.add_gradient(dw.reshape(self.depthwise_kernel.shape))
             return ops.backward_input(dbetween, grouped, depthwise) if input_gradient else None
 
-        return y, backward
+        return y, ActivatedBackward(activation, backward)
 
 
 class SeparableConv1D(SeparableConvND):

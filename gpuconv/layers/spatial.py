@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from gpuconv.backends.base import Array
 from gpuconv.errors import ShapeError, one_of
 from gpuconv.geometry import Extents, resolve_padding
+from gpuconv.layers.backwards import SpatialBackward
 from gpuconv.layers.base import Backward, Layer, Shape
 from gpuconv.ops.layouts import (
     channels_last,
@@ -96,13 +97,8 @@ class Spatial(Layer):
 
     def run(self, x: Array, training: bool) -> tuple[Array, Backward]:
         first = self.channels_first
-        y, backward_last = self.run_channels_last(channels_last(x, first), training)
-
-        def backward(dy: Array, input_gradient: bool = True) -> Array | None:
-            dx = backward_last(channels_last(dy, first), input_gradient)
-            return None if dx is None else from_channels_last(dx, first)
-
-        return from_channels_last(y, first), backward
+        y, backward = self.run_channels_last(channels_last(x, first), training)
+        return from_channels_last(y, first), SpatialBackward(backward, first)
 
     def infer(self, x: Array) -> Array:
         first = self.channels_first

@@ -16,6 +16,7 @@ from gpuconv.errors import InvalidArgumentError, ShapeError
 from gpuconv.geometry import Extents, as_int, as_tuple, where_known
 from gpuconv.geometry.transposed import check_output_padding, check_transposed_padding
 from gpuconv.layers.activated import Activated
+from gpuconv.layers.backwards import ActivatedBackward
 from gpuconv.layers.base import Backward, Shape
 from gpuconv.layers.spatial import Spatial
 from gpuconv.ops import convolution as ops
@@ -94,15 +95,14 @@ class ConvTransposeND(Spatial, Activated):
                 y += self.bias.value
             return y if activation is None else engine_for(y).activation(y, activation)
 
-        y, activation_backward = self.activated(linear)
+        y, activation = self.activated(linear)
 
-        def backward(dy: Array, input_gradient: bool = True) -> Array | None:
-            dz = activation_backward(dy)
+        def backward(dz: Array, input_gradient: bool = True) -> Array | None:
             if self.kernel.trainable:
                 self.kernel.add_gradient(ops.backward_weight(x, dz, problem))
             return ops.forward(dz, kernel, None, problem) if input_gradient else None
 
-        return y, backward
+        return y, ActivatedBackward(activation, backward)
 
 
 class Conv1DTranspose(ConvTransposeND):

@@ -9,12 +9,14 @@ A :class:`Plan` is a list of steps, each of which reads and writes numbered slot
                                                      conv adds to what slot 0 has
 
 What nobody reads any more is forgotten at once, forward and backward. Where nothing below a step
-learns and nobody asked for the gradient of the inputs, the step computes none.
+learns and nobody asked for the gradient of the inputs, the step computes none. The gradient of an
+activation that only max pooling reads is computed behind that (``layers/backwards.py``).
 """
 
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +24,7 @@ from typing import Any
 from gpuconv.backends.arrays import array_module
 from gpuconv.backends.base import Array
 from gpuconv.errors import InvalidArgumentError
+from gpuconv.layers.backwards import postpone
 from gpuconv.layers.base import Backward, Layer
 
 
@@ -73,6 +76,9 @@ class Plan:
         def compute(step: Step, inputs: Any) -> Any:
             fixed = step.training
             y, closure = step.layer.run(inputs, training if fixed is None else fixed)
+            before = self._only_read_by.get(len(closures))
+            if before is not None:
+                postpone(closures[before], closure, y)
             closures.append(closure)
             return y
 
@@ -131,6 +137,18 @@ class Plan:
         last = {slot: number for number, step in enumerate(self.steps) for slot in step.inputs}
         last.update(dict.fromkeys(self.outputs, len(self.steps)))
         return last
+
+    @functools.cached_property
+    def _only_read_by(self) -> dict[int, int]:
+        """The steps whose only output only one other step reads, by the number of that one."""
+        reads = Counter(slot for step in self.steps for slot in step.inputs)
+        reads.update(self.outputs)
+        makers = {step.outputs: number for number, step in enumerate(self.steps)}
+        return {
+            number: makers[step.inputs]
+            for number, step in enumerate(self.steps)
+            if len(step.inputs) == 1 and reads[step.inputs[0]] == 1 and step.inputs in makers
+        }
 
     # --- what learns ------------------------------------------------------------------
 
