@@ -47,7 +47,14 @@ class Config:
             in smaller chunks.
     """
 
-    __slots__ = ("_autotune", "_deterministic", "_threads", "_winograd", "_workspace_limit")
+    __slots__ = (
+        "_autotune",
+        "_deterministic",
+        "_planning",
+        "_threads",
+        "_winograd",
+        "_workspace_limit",
+    )
 
     def __init__(self) -> None:
         self._autotune = False
@@ -55,12 +62,23 @@ class Config:
         self._threads: int | None = None
         self._winograd: str | int = "auto"
         self._workspace_limit: int | None = None
+        self._planning: tuple[bool, str | int, int] | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in _NAMES and name not in self.__slots__:
             hint = suggestion(name, _NAMES)
             raise AttributeError(f"gpuconv.config has no setting {name!r}.{hint}")
+        if name in _NAMES:
+            self._planning = None
         object.__setattr__(self, name, value)
+
+    @property
+    def planning(self) -> tuple[bool, str | int, int]:
+        """``deterministic``, ``winograd`` and ``threads``: what plans depend on."""
+        known = self._planning  # asked for by every operation
+        if known is None:
+            known = self._planning = (self.deterministic, self.winograd, self.threads)
+        return known
 
     @property
     def autotune(self) -> bool:

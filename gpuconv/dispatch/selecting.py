@@ -65,7 +65,7 @@ def select(op: str, geometry: Geometry, dtype: str, device: str) -> Decision:
     forced = forced_engine(device)
     _usable(device, forced)  # before the device is asked for its memory
     limit = workspace_limit(device)
-    return _select(op, geometry, dtype, device, forced, limit, _asked_for(), mode, generation)
+    return _select(op, geometry, dtype, device, forced, limit, config.planning, mode, generation)
 
 
 def select_engine(op: str, geometry: Geometry, array: Array) -> Engine:
@@ -91,7 +91,7 @@ def select_with_limit(op: str, geometry: Geometry, array: Array) -> tuple[Engine
         device,
         forced,
         limit,
-        _asked_for(),
+        config.planning,
         mode,
         generation,
     )
@@ -123,12 +123,10 @@ def watching(watcher: Callable[[Decision], None]) -> Iterator[None]:
 def _place(array: Array) -> tuple[str, str | None]:
     """Return the device that computes ``array``, and the engine that was named for it."""
     device, name = device_of(array), requested_backend()
+    if ":" not in name:
+        return device, None
     wanted, _, engine = name.partition(":")
     return device, name if engine and wanted == device else None
-
-
-def _asked_for() -> Settings:
-    return config.deterministic, config.winograd, config.threads
 
 
 @lru_cache(maxsize=64)

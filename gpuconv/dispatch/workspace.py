@@ -42,10 +42,10 @@ cuda_limit = FreeMemoryLimit()
 
 def workspace_limit(device: str) -> int:
     """Return the limit in bytes for a device: ``config.workspace_limit``, or its default."""
+    if device != "cuda":
+        return config.workspace_limit
     chosen = config.chosen_workspace_limit
-    if chosen is not None:
-        return chosen
-    return cuda_limit.current() if device == "cuda" else config.workspace_limit
+    return cuda_limit.current() if chosen is None else chosen
 
 
 def limit_within(free: int) -> int:

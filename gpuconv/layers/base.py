@@ -411,9 +411,11 @@ class Layer(Configurable):
 
     def walk(self) -> Iterator[Layer]:
         """Yield this layer and all layers inside, parents first."""
-        yield self
-        for layer in self.sublayers:
-            yield from layer.walk()
+        pending: list[Layer] = [self]
+        while pending:
+            layer = pending.pop()
+            yield layer
+            pending.extend(reversed(layer.sublayers))
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

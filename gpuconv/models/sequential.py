@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,6 +47,7 @@ class Sequential(Model):
         self.layers: list[Layer] = []
         self._symbols: list[SymbolicTensor] = []
         self._chained: tuple[list[Layer], Plan] | None = None
+        self._twin: tuple[list[Any], Sequential] | None = None
         given = [] if layers is None else entries_of(layers)
         if given is None:
             raise InvalidArgumentError(
@@ -255,14 +257,24 @@ class Sequential(Model):
         return self._symbols
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_symbols": [], "_chained": None}
+        return {**super().__getstate__(), "_symbols": [], "_chained": None, "_twin": None}
 
     def without_softmax(self) -> Layer | None:
-        logits = self.layers[-1].without_softmax() if self.layers else None
+        if not self.layers:
+            return None
+        last = self.layers[-1]
+        # Asked for in every step: the same twin again while it was made of the same things.
+        made_of = [*self.layers, *vars(last).values()]
+        if self._twin is not None and not isinstance(last, Model):
+            before, twin = self._twin
+            if len(before) == len(made_of) and all(map(operator.is_, before, made_of)):
+                return twin
+        logits = last.without_softmax()
         if logits is None:
             return None
         twin = copy.copy(self)
         twin.layers = [*self.layers[:-1], logits]
+        self._twin = made_of, twin
         return twin
 
     # --- configuration ----------------------------------------------------------------

@@ -176,7 +176,9 @@ class Steps(WeightFiles):
     def _train_step(self, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
         inputs = self.prepare(x)
         network, objectives, fused = self.network_and_loss()
-        self.zero_grad()  # of a step that was interrupted, or of gradients by hand
+        everything = self.parameters
+        for parameter in everything:
+            parameter.zero_grad()  # of a step that was interrupted, or of gradients by hand
         predictions, backward = network.run(inputs, training=True)
         targets = self.prepare_targets(y)
         losses, gradient = objectives.compute(
@@ -188,7 +190,7 @@ class Steps(WeightFiles):
         if isinstance(backward, GraphBackward):
             backward.release = True  # each activation goes as soon as it has been used
         backward(gradient, input_gradient=False)
-        parameters = self.trainable_parameters
+        parameters = [p for p in everything if p.trainable]
         regularized = [p for p in parameters if p.regularizer is not None]
         if regularized:
             losses[0] = losses[0] + _add_penalties(regularized)

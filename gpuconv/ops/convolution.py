@@ -10,7 +10,7 @@ backward_input, its backward_input is forward. For it ``geometry.input`` is the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -33,16 +33,17 @@ class Convolution:
         mode: how ``mode_pads`` are filled: reflect, replicate or circular.
         mode_pads: applied before the convolution; all zero for the mode zeros, whose pads
             are part of the geometry.
+        padded_first: whether the input is padded by a pass of its own.
     """
 
     geometry: ConvGeometry
     mode: str
     mode_pads: Pads
+    padded_first: bool = field(init=False)
 
-    @property
-    def padded_first(self) -> bool:
-        """Whether the input is padded by a pass of its own."""
-        return any(pad != (0, 0) for pad in self.mode_pads)
+    def __post_init__(self) -> None:
+        padded_first = any(pad != (0, 0) for pad in self.mode_pads)
+        object.__setattr__(self, "padded_first", padded_first)
 
 
 @lru_cache(maxsize=4096)

@@ -147,7 +147,10 @@ class Optimizer(Configurable, ABC):
         learning_rate = self.learning_rate
         clipped = self._clipped(gradients)
         values = [self._writable(parameter) for parameter in active]
-        engines = [engine_for(value) for value in values]
+        places = [device_of(value) for value in values]
+        somebody = dict(zip(places, values, strict=True))  # one value in each place
+        engine_in = {place: engine_for(value) for place, value in somebody.items()}
+        engines = [engine_in[place] for place in places]
         with contextlib.ExitStack() as stack:
             for engine in set(engines):
                 stack.enter_context(engine.updating())
@@ -223,15 +226,20 @@ class Optimizer(Configurable, ABC):
     def _slots_of(self, parameter: Parameter) -> dict[str, Array]:
         """Return the parameter's state on its device, created on first use."""
         value = parameter.value
-        stored = self._slots.get(parameter)
+        stored, device = self._slots.get(parameter), device_of(value)
         if stored is None:
             xp = array_module(value)
             stored = {
                 name: xp.full(value.shape, first, value.dtype)
                 for name, first in self.slots().items()
             }
-        elif any(device_of(array) != device_of(value) for array in stored.values()):
-            stored = {name: to_device(array, device_of(value)) for name, array in stored.items()}
+        else:
+            for array in stored.values():
+                if device_of(array) != device:
+                    break
+            else:
+                return stored
+            stored = {name: to_device(array, device) for name, array in stored.items()}
         self._slots[parameter] = stored
         return stored
 

@@ -15,6 +15,7 @@ which is small where there are few channels.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
 from dataclasses import replace
@@ -43,6 +44,7 @@ def workspace_bytes(geometry: Any, dtype: str) -> int:
     return int(lines * (g.input[-1] + sum(g.pads[-1])) * g.in_channels * np.dtype(dtype).itemsize)
 
 
+@functools.lru_cache(maxsize=1024)
 def folded_geometry(geometry: Any) -> Any:
     """Return the ``ConvGeometry`` of the same convolution over pixels that overlap."""
     g = geometry

@@ -143,13 +143,16 @@ def _run(
 
 
 def _update(kernel: Any, rows: list[tuple[Array | None, ...]], numbers: tuple[float, ...]) -> None:
-    table = np.zeros((len(rows), _ROW), np.int64)
+    words: list[int] = []
     tasks = 0
-    for words, (value, *others) in zip(table, rows, strict=True):
-        size = value.size  # type: ignore[union-attr]
+    for row in rows:
+        size = row[0].size  # type: ignore[union-attr]
         tasks += -(-size // TASK)
-        places = [0 if a is None else address(a) for a in (value, *others)]
-        words[: 2 + len(places)] = tasks, size, *places
+        words += (tasks, size)
+        for array in row:
+            words.append(0 if array is None else address(array))
+        words += [0] * (_ROW - 2 - len(row))
+    table = np.array(words, np.int64)
     run(kernel, tasks, address(table), *(float(n) for n in numbers))
 
 
