@@ -33,7 +33,7 @@ from typing import Any, Final
 import numpy as np
 
 from gpuconv_kernels.host.kernel import Kernel
-from gpuconv_kernels.host.memory import address, view
+from gpuconv_kernels.host.memory import address, clear, view
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import fold_of, name_of
 from gpuconv_kernels.host.target import ITEMSIZE, inlined
@@ -86,11 +86,9 @@ def moments(x: Array, mean: Array, variance: Array) -> None:
     )
 
 
-def parameter_sums(dy: Array, x: Array, mean: Array) -> tuple[Array, Array]:
-    """``sum(dy)`` and ``sum(dy (x - mean))`` over the rows, (C,) in float64."""
-    partial, _ = _partial_sums(PRODUCTS, dy, x, mean)
-    plain, weighted = np.add.reduce(partial, axis=0)
-    return plain, weighted
+def parameter_sums(dy: Array, x: Array, mean: Array) -> Array:
+    """Sums of ``dy`` and of ``dy (x - mean)`` over each task's rows, (tasks, 2, C) in float64."""
+    return _partial_sums(PRODUCTS, dy, x, mean)[0]
 
 
 def _partial_sums(
@@ -102,7 +100,8 @@ def _partial_sums(
     fold = fold_of(channels, x.dtype)
     of_a_task = LONG_ROWS * fold
     tasks = -(-rows // of_a_task) if channels else 0
-    partial = np.zeros((max(tasks, 1), _NUMBERS[kind], channels))
+    shape = (max(tasks, 1), _NUMBERS[kind], channels)
+    partial = np.empty(shape) if tasks else np.zeros(shape)
     if tasks:
         x = np.ascontiguousarray(x)
         second = x if second is None else np.ascontiguousarray(second)
@@ -151,6 +150,7 @@ def define(dtype: str, kind: str) -> Callable[..., None]:
             count = min(LONG_ROWS * width, rows * channels - begin)
             a, b = x + begin * itemsize, second + begin * itemsize
             results = partial + task * numbers * channels * 8
+            clear(results, numbers * channels * 8)
             if own_centre:
                 find_centre(a, min(count, _HEAD * width), centre, first_sums, results, channels)
             to = results + 8 * channels if own_centre else results

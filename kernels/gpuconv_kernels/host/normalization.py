@@ -21,8 +21,9 @@ import numpy as np
 from gpuconv_kernels.host.channel_sums import moments, parameter_sums, sum_channels
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view
+from gpuconv_kernels.host.normalization_tables import backward_table, forward_table
 from gpuconv_kernels.host.parallel import run, take
-from gpuconv_kernels.host.rows import fold_of, name_of, repeated
+from gpuconv_kernels.host.rows import fold_of, name_of
 from gpuconv_kernels.host.target import ITEMSIZE
 
 __all__ = ["by_channel", "covers", "moments", "normalize", "normalize_backward", "sum_channels"]
@@ -57,12 +58,9 @@ def normalize(
 
     ``x`` (..., C) has any strides, ``y`` is C-contiguous; the vectors hold C numbers.
     """
-    factor = _inverse_deviation(variance, epsilon)
-    if scale is not None:
-        factor = factor * scale.reshape(-1)
-    # Adding -0.0 changes nothing, not even the sign of a zero.
-    shift = -0.0 if offset is None else offset.reshape(-1)
-    _map("forward", y, (x,), mean.reshape(-1), factor, shift)
+    if y.size:
+        table = forward_table(y.dtype, mean, variance, scale, offset, epsilon)
+        _map("forward", y, (x,), table)
 
 
 def normalize_backward(
@@ -87,36 +85,19 @@ def normalize_backward(
         dx: as ``x``, C-contiguous, or None.
         dscale, doffset: C numbers each, C-contiguous.
     """
-    centre, r = mean.reshape(-1), _inverse_deviation(variance, epsilon)
     dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
-    plain, weighted = parameter_sums(dy, x, centre)
-    dscale.reshape(-1)[...] = weighted * r
-    doffset.reshape(-1)[...] = plain
-    if dx is None:
-        return
-    factor = r if scale is None else r * scale.reshape(-1)
-    if batch_statistics:
-        count = max(x.size // max(r.size, 1), 1)
-        slope = weighted * r.astype(np.float64) ** 2 / count
-        _map("backward", dx, (dy, x), centre, factor, slope, plain / count)
-    else:
-        _map("scale", dx, (dy,), factor)
+    count = max(x.size // max(mean.size, 1), 1) if batch_statistics else 0
+    partial = parameter_sums(dy, x, mean)
+    table = backward_table(partial, mean, variance, scale, epsilon, count, dscale, doffset)
+    if dx is not None and dx.size:
+        _map("backward" if batch_statistics else "scale", dx, (dy, x), table)
 
 
-def _inverse_deviation(variance: Array, epsilon: float) -> Array:
-    with np.errstate(divide="ignore"):  # epsilon and variance 0: infinity, as in PyTorch
-        r: Array = 1.0 / np.sqrt(variance.reshape(-1).astype(np.float64) + epsilon)
-    return r.astype(variance.dtype)
-
-
-def _map(kind: str, result: Array, sources: tuple[Array, ...], *vectors: Array | float) -> None:
-    if result.size == 0:
-        return
+def _map(kind: str, result: Array, sources: tuple[Array, ...], table: Array) -> None:
     channels = result.shape[-1]
     width = fold_of(channels, result.dtype) * channels
     task = max(TASK // width, 1) * width
     kept = [np.ascontiguousarray(source) for source in sources]
-    table = repeated(result.dtype, channels, *vectors)
     run(
         mapping(name_of(result.dtype), kind),
         -(-result.size // task),
@@ -160,7 +141,7 @@ def define(dtype: str, kind: str) -> Callable[..., None]:
                         y[i] = (x[i] - (z[i] - v0[i]) * v2[i] - v3[i]) * v1[i]
                 else:
                     for i in range(count):
-                        y[i] = x[i] * v0[i]
+                        y[i] = x[i] * v1[i]
             task = take(counter)
 
     return normalize_rows
