@@ -23,6 +23,7 @@ from gpuconv.models.fitting import on_host
 from gpuconv.models.model import Model
 from gpuconv.random import seeds_unchanged
 from gpuconv.settings import config
+from gpuconv_kernels.compiling import compiled_so_far
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,23 @@ class Warmup:
         seconds: how long it took.
         decisions: who computes what: those that no earlier call had made.
         measured: how many of them rest on measured times.
+        compiled: CPU kernels that were compiled, and not found on the disk.
+        compiling: seconds that this took.
     """
 
     seconds: float
     decisions: tuple[Decision, ...]
     measured: int
+    compiled: int = 0
+    compiling: float = 0.0
 
     def __str__(self) -> str:
         count = len(self.decisions)
         decisions = f"{count} decision{'' if count == 1 else 's'}"
-        return f"ready after {in_words(self.seconds)}: {decisions}, {self.measured} by measurement"
+        kernels = f"{self.compiled} kernel{'' if self.compiled == 1 else 's'} compiled in "
+        kernels = f"{kernels}{in_words(self.compiling)}, " if self.compiled else ""
+        done = f"{kernels}{decisions}, {self.measured} by measurement"
+        return f"ready after {in_words(self.seconds)}: {done}"
 
 
 def warmup(
@@ -72,7 +80,7 @@ def warmup(
     if not isinstance(model, Model):
         raise InvalidArgumentError(f"warmup needs a model. Received: {shown(model)}")
     shapes = _shapes_of(batch_shape)
-    start = time.perf_counter()
+    start, compiled_before = time.perf_counter(), compiled_so_far()
     model.accept(shapes)
     decisions: list[Decision] = []
     with _progress(model, shapes, verbose) as show, seeds_unchanged():
@@ -84,7 +92,14 @@ def warmup(
         with watching(watcher):
             _rehearse(copy.deepcopy(model), shapes, training)
     measured = sum(d.is_measured for d in decisions)
-    done = Warmup(time.perf_counter() - start, tuple(decisions), measured)
+    compiled = compiled_so_far()
+    done = Warmup(
+        time.perf_counter() - start,
+        tuple(decisions),
+        measured,
+        compiled.kernels - compiled_before.kernels,
+        compiled.seconds - compiled_before.seconds,
+    )
     if verbose:
         print(f"{model.name} is {done}", flush=True)
     return done

@@ -296,6 +296,8 @@ def test_the_report_reads_well():
     assert str(Warmup(83.2, (), 0)) == "ready after 1m 23s: 0 decisions, 0 by measurement"
     one = Warmup(0.04, warmup(network(), SHAPE, verbose=0).decisions[:1], 1)
     assert str(one) == "ready after 0.0s: 1 decision, 1 by measurement"
+    cold = Warmup(17.3, (), 0, compiled=41, compiling=16.24)
+    assert str(cold).startswith("ready after 17.3s: 41 kernels compiled in 16.2s, 0 decisions")
 
 
 # --- errors -----------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.device.spatial import three
-from gpuconv_kernels.host.memory import address, view
+from gpuconv_kernels.host.memory import address, number_at, put_at
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.target import Host
 from gpuconv_kernels.host.vectors import Emitter, Width, even, width_for
@@ -219,27 +219,27 @@ def plan(
             along.input,
             along.output,
             (rows, bands, span, spans, part * width.channels, parts),
+            max(1, int(along.count[0].max(initial=0) * along.count[1].max(initial=0))),
         ),
     )
 
 
 def define(dtype: str, width: Width, emit: Callable[[Emitter, Box], None]) -> Callable[..., None]:
     """Return the kernel that does with each box what ``emit`` says, as a plain function."""
-    combine, together, integers = _combine(dtype, width, emit), width.channels, view("int64")
+    combine, together = _combine(dtype, width, emit), width.channels
+    word, put = number_at("int64"), put_at("int64")
 
     def gather(  # type: ignore[no-untyped-def]
         counter, tasks, source, target, extra, steps, first, count, apart, channels, input, output,
-        cut,
+        cut, most_lines,
     ):  # fmt: skip
-        # steps in bytes: (image, depth, height, width); cut: (rows of a band, bands, results of
-        # a span, spans, channels of a part, parts)
+        # steps in bytes: (image, depth, height, width); first, count: addresses of lists; cut:
+        # (rows of a band, bands, results of a span, spans, channels of a part, parts)
         rows, bands, span, spans, part, parts = cut
-        first0, count0 = integers(first[0], output[0]), integers(count[0], output[0])
-        first1, count1 = integers(first[1], output[1]), integers(count[1], output[1])
-        first2, count2 = integers(first[2], output[2]), integers(count[2], output[2])
-        lines = np.zeros(2, np.int64)
+        memory = np.empty(16 * most_lines, np.uint8)
         task = take(counter)
         while task < tasks:
+            lines = memory.ctypes.data  # in the loop: else the memory would be freed before it
             first_channel = task % parts * part
             last_channel = min(first_channel + part, channels)
             rest = task // parts
@@ -249,21 +249,21 @@ def define(dtype: str, width: Width, emit: Callable[[Emitter, Box], None]) -> Ca
             p0 = rest // bands % output[0]
             image = rest // (bands * output[0])
             for p1 in range(top, min(top + rows, output[1])):
-                found = count0[p0] * count1[p1]
-                if lines.size < 2 * found:
-                    lines = np.empty(2 * found, np.int64)
-                n = 0
-                for t0 in range(count0[p0]):
-                    for t1 in range(count1[p1]):
-                        j0, j1 = first0[p0] + t0 * apart[0], first1[p1] + t1 * apart[1]
-                        lines[n] = source + image * steps[0] + j0 * steps[1] + j1 * steps[2]
-                        lines[n + 1] = (j0 * input[1] + j1) * input[2]
-                        n += 2
+                count0, count1 = word(count[0], p0), word(count[1], p1)
+                to = lines
+                for t0 in range(count0):
+                    for t1 in range(count1):
+                        j0 = word(first[0], p0) + t0 * apart[0]
+                        j1 = word(first[1], p1) + t1 * apart[1]
+                        put(to, 0, source + image * steps[0] + j0 * steps[1] + j1 * steps[2])
+                        put(to, 1, (j0 * input[1] + j1) * input[2])
+                        to += 16
                 for p2 in range(start, min(start + span, output[2])):
                     place = (p0 * output[1] + p1) * output[2] + p2
+                    column, met = word(first[2], p2), word(count[2], p2)
                     for c0 in range(first_channel, last_channel, together):
                         combine(
-                            lines.ctypes.data, found, first2[p2], count2[p2], apart[2], steps[3],
+                            lines, count0 * count1, column, met, apart[2], steps[3],
                             image * input[0] * input[1] * input[2],
                             min(c0, channels - together), channels,
                             image * output[0] * output[1] * output[2] + place, place,

@@ -48,8 +48,15 @@ import numpy as np
 
 from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host import few_channels, few_channels_gradient
-from gpuconv_kernels.host.kernel import Kernel
-from gpuconv_kernels.host.memory import address, clear, copy, copy_vectors, view, zeros
+from gpuconv_kernels.host.kernel import Kernel, argument
+from gpuconv_kernels.host.memory import (
+    address,
+    clear,
+    copy,
+    number_at,
+    put_at,
+    zeros,
+)
 from gpuconv_kernels.host.microkernel import (
     DISTANCE,
     RELU,
@@ -59,7 +66,9 @@ from gpuconv_kernels.host.microkernel import (
     rows_for,
     vectors_for,
 )
+from gpuconv_kernels.host.packing import packing
 from gpuconv_kernels.host.parallel import run, take
+from gpuconv_kernels.host.parts import call
 from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import (
     ITEMSIZE,
@@ -69,9 +78,8 @@ from gpuconv_kernels.host.target import (
     inlined,
     second_level_cache,
 )
-from gpuconv_kernels.host.windows import corners, tabulate
-from gpuconv_kernels.host.winograd_tiles import aligned
-from gpuconv_kernels.host.winograd_transforms import transpose_block
+from gpuconv_kernels.host.windows import locating, pixel_words, place_words
+from gpuconv_kernels.host.winograd_tiles import aligned, offsets_of
 from gpuconv_kernels.threads import threads
 
 Array = Any
@@ -81,6 +89,8 @@ _LEAST_PIXELS, _MOST_PIXELS = 96, 2048
 _TABLE_BYTES = 128 * 1024
 """Addresses of a block's pixels under the taps."""
 _TASKS_A_THREAD = 4
+_EXTENTS = 14
+"""Numbers of a call before those that :func:`locating` reads: input, ..., steps of y."""
 
 
 @dataclass(frozen=True)
@@ -193,9 +203,7 @@ def workspace_bytes(geometry: Any, dtype: str) -> int:
 
 def _workspace_bytes(g: Any, dtype: str) -> int:
     c, of = _cut_of(g, dtype), host()
-    rows, width = rows_for(c.vectors, of), c.vectors * of.lanes(dtype)
-    numbers = c.taps * c.channels * c.filters + rows * width + c.part
-    each = 8 * c.pixels * (2 * math.prod(g.kernel) + 8) + ITEMSIZE[dtype] * numbers
+    each = _offsets(g, c, dtype, of)[-1] + LINE
     working = min(threads(), c.blocks * c.parts * g.groups)
     return int(working * each + g.in_channels * ITEMSIZE[dtype])
 
@@ -306,11 +314,13 @@ def _convolve(
     dtype = name_of(y.dtype)
     c, of = _cut_of(g, dtype), host()
     nothing = zeros(g.in_channels * y.itemsize)
-    micro_kernel, sizes, pieces = _numbers_of(g, c, dtype, of)
+    micro_kernel, sizes, pieces, offsets = _numbers_of(g, c, dtype, of)
     run(
         _kernel(dtype, of),
         c.blocks * g.groups * c.parts,
         micro_kernel,
+        locating(),
+        packing(dtype, of),
         address(x),
         address(w),
         0 if packed is None else address(packed),
@@ -323,6 +333,7 @@ def _convolve(
         (y.strides[0], *three(y.strides[1:-1], 0)),
         w_steps,
         pieces,
+        offsets,
     )
 
 
@@ -340,7 +351,34 @@ def _numbers_of(g: Any, c: Cut, dtype: str, of: Host) -> tuple[Any, ...]:
     )
     rows, width = rows_for(c.vectors, of), c.vectors * of.lanes(dtype)
     pieces = (c.pixels, c.part, c.parts, c.filters, c.taps, c.channels, rows, width)
-    return pixel_kernel(dtype, of, rows, c.vectors), sizes, pieces
+    return pixel_kernel(dtype, of, rows, c.vectors), sizes, pieces, _offsets(g, c, dtype, of)
+
+
+def _offsets(g: Any, c: Cut, dtype: str, of: Host) -> tuple[int, ...]:
+    """Where in a thread's memory its parts begin; at last the size of all.
+
+    The addresses of channels (tile, tap, row), and of results; taps that meet the input (tile, and
+    one by one), and how many of them come before a tap; what ``locating`` needs; results beside
+    y's filters, or no pixel's, and the addresses of a tile's with such; what the sums begin with;
+    where taps begin in the weights; packed weights.
+    """
+    itemsize, taps = ITEMSIZE[dtype], math.prod(g.kernel)
+    rows, width = rows_for(c.vectors, of), c.vectors * of.lanes(dtype)
+    tiles = -(-c.pixels // rows)
+    return offsets_of(
+        [
+            8 * tiles * taps * rows,
+            8 * place_words(tiles * rows),
+            8 * tiles * taps,
+            8 * tiles * (taps + 1),
+            8 * pixel_words(c.pixels, taps),
+            rows * width * itemsize,
+            8 * rows,
+            c.part * itemsize,
+            8 * taps,
+            c.taps * c.channels * c.filters * itemsize,
+        ]
+    )
 
 
 @functools.cache
@@ -350,51 +388,32 @@ def _kernel(dtype: str, host: Host) -> Any:
 
 def define(dtype: str, host: Host) -> Callable[..., None]:
     """Return the kernel as a plain function."""
-    itemsize, number, numbers = ITEMSIZE[dtype], np.dtype(dtype).type, np.int64
+    itemsize = ITEMSIZE[dtype]
 
     def convolve(  # type: ignore[no-untyped-def]
-        counter, tasks, micro_kernel, x, w, kept, bias, y, zeros, finish,
+        counter, tasks, micro_kernel, locate, pack, x, w, kept, bias, y, zeros, finish,
         sizes, input, output, stride, dilation, before, kernel, x_steps, y_steps, w_steps, cut,
+        offsets,
     ):  # fmt: skip
-        # kept: all weights, packed, or 0; sizes: (images, channels of a group, filters of a group,
-        # groups); steps in bytes for x and y: (image, depth, height, width); in numbers for w:
-        # (first, depth, height, width, channel, filter, group); cut: (pixels of a block, filters of
-        # a part, parts, filters of a chunk, its taps, its channels, rows of the micro-kernel, its
-        # columns)
+        # locate, pack: addresses of parts; kept: all weights, packed, or 0; sizes: (images,
+        # channels of a group, filters of a group, groups); steps in bytes for x and y: (image,
+        # depth, height, width); in numbers for w: (first, depth, height, width, channel, filter,
+        # group); cut: (pixels of a block, filters of a part, parts, filters of a chunk, its taps,
+        # its channels, rows of the micro-kernel, its columns); offsets: as of _offsets
         images, channels, filters, groups = sizes
         block, part, parts, chunk_filters, chunk_taps, chunk_channels, rows, width = cut
         taps = kernel[0] * kernel[1] * kernel[2]
         pixels = images * output[0] * output[1] * output[2]
-        tiles = -(-block // rows)
-        table = np.empty(tiles * taps * rows, numbers)  # where channels begin: tile, tap, row
-        pixel = np.empty((5, block), numbers)  # see _corners
-        places = np.empty(tiles * rows, numbers)  # where results go
-        order = np.empty(tiles * taps, numbers)  # taps that meet the input: tile, and one by one
-        upto = np.empty((tiles, taps + 1), numbers)  # how many of them come before a tap
-        chunk = 0 if kept else chunk_taps * chunk_channels * chunk_filters
-        all_packed = np.empty(chunk + LINE // itemsize, number)
-        rest = np.empty(rows * width, number)  # results beside y's filters, or no pixel's
-        targets = np.empty(rows, numbers)  # of a tile with such results
-        start = np.empty(part, number)
-        from_tap = np.empty(taps, numbers)
-        moved = np.empty(taps, numbers)
-        t = 0
-        for t0 in range(kernel[0]):
-            for t1 in range(kernel[1]):
-                for t2 in range(kernel[2]):
-                    from_tap[t] = w_steps[0] + t0 * w_steps[1] + t1 * w_steps[2] + t2 * w_steps[3]
-                    moved[t] = (
-                        t0 * dilation[0] * x_steps[1]
-                        + t1 * dilation[1] * x_steps[2]
-                        + t2 * dilation[2] * x_steps[3]
-                    )
-                    t += 1
-
+        table_end = 8 * (-(-block // rows) - 1) * taps * rows  # its last tile
+        memory = np.empty(offsets[9 if kept else 10] + LINE, np.uint8)
         located = -1
         task = take(counter)
         while task < tasks:
             # In the loop: memory is freed where the compiler sees an array for the last time.
-            packed = -(-all_packed.ctypes.data // LINE) * LINE
+            at = -(-memory.ctypes.data // LINE) * LINE
+            table, places, order, upto = at, at + offsets[1], at + offsets[2], at + offsets[3]
+            pixel, rest, targets = at + offsets[4], at + offsets[5], at + offsets[6]
+            start, from_tap, packed = at + offsets[7], at + offsets[8], at + offsets[9]
             # Tasks of one block follow each other: its x stays in the cache.
             of_filters, of_group = task % parts, task // parts % groups
             at_block = task // (parts * groups)
@@ -402,21 +421,24 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
             here = min(block, pixels - first)
             if at_block != located:
                 located = at_block
-                outside = corners(
-                    pixel, places, first, here, x, y,
-                    input, output, stride, dilation, before, kernel, x_steps, y_steps,
+                call(
+                    locate, counter + extents, x, y, zeros, first, here, rows,
+                    table, order, upto, pixel, places,
                 )  # fmt: skip
-                tabulate(
-                    table, order, upto, pixel, outside, here, rows, zeros, moved,
-                    input, dilation, kernel,
-                )  # fmt: skip
+                t = 0
+                for t0 in range(kernel[0]):
+                    for t1 in range(kernel[1]):
+                        for t2 in range(kernel[2]):
+                            far = t0 * w_steps[1] + t1 * w_steps[2] + t2 * w_steps[3]
+                            put(from_tap, t, w_steps[0] + far)
+                            t += 1
             tiles_here = -(-here // rows)
             first_filter = of_filters * part
             end_filter = min(first_filter + part, filters)
-            clear(start.ctypes.data, part * itemsize)
+            clear(start, part * itemsize)
             if bias:
                 from_bias = bias + (of_group * filters + first_filter) * itemsize
-                copy(start.ctypes.data, from_bias, (end_filter - first_filter) * itemsize)
+                copy(start, from_bias, (end_filter - first_filter) * itemsize)
             for f in range(first_filter, end_filter, chunk_filters):
                 f_end = min(f + chunk_filters, end_filter)
                 for tap in range(0, taps, chunk_taps):
@@ -432,132 +454,79 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                         else:
                             across = steps * width * itemsize
                             of_chunk = packed - tap * count * width * itemsize
-                            pack_chunk(
-                                packed, w, from_tap, tap, taps_here, count, f_end - f,
+                            call(
+                                pack, packed, w, from_tap + 8 * tap, taps_here, count, f_end - f,
                                 width, c * w_steps[4] + f * w_steps[5] + of_group * w_steps[6],
-                                w_steps[4], w_steps[5],
+                                w_steps[4], w_steps[5], 0, 0,
                             )  # fmt: skip
                         last = tap + taps_here == taps and c + count == channels
                         for i in range(tiles_here):
                             rows_here = min(rows, here - i * rows)
                             of_tile = 8 * i * taps * rows
-                            of_next = min(of_tile + 8 * taps * rows, 8 * (table.size - taps * rows))
-                            for at in range(f, f_end, width):
-                                shift = (of_group * filters + at) * itemsize
-                                used = min(width, filters - at)
+                            of_next = min(of_tile + 8 * taps * rows, table_end)
+                            before_tap = word(upto, i * (taps + 1) + tap)
+                            after_taps = word(upto, i * (taps + 1) + tap + taps_here)
+                            for f_at in range(f, f_end, width):
+                                shift = (of_group * filters + f_at) * itemsize
+                                used = min(width, filters - f_at)
                                 whole = used == width and rows_here == rows
                                 added = finish & DISTANCE if last else 0
                                 if not whole:
                                     for m in range(rows):
-                                        targets[m] = rest.ctypes.data + m * width * itemsize - shift
+                                        target = rest + m * width * itemsize - shift
                                         if m < rows_here:
-                                            place = places[i * rows + m]
+                                            place = word(places, i * rows + m)
                                             if used == width:
-                                                targets[m] = place
+                                                target = place
                                             elif tap + c:
-                                                copy(
-                                                    targets[m] + shift, place + shift,
-                                                    used * itemsize,
-                                                )  # fmt: skip
-                                fetched = (at - f) // width * at_once
+                                                copy(target + shift, place + shift, used * itemsize)
+                                        put(targets, m, target)
+                                fetched = (f_at - f) // width * at_once
                                 multiply(
                                     micro_kernel,
-                                    table.ctypes.data + of_tile,
-                                    order.ctypes.data + 8 * (i * taps + upto[i, tap]),
-                                    upto[i, tap + taps_here] - upto[i, tap],
+                                    table + of_tile,
+                                    order + 8 * (i * taps + before_tap),
+                                    after_taps - before_tap,
                                     (of_group * channels + c) * itemsize,
-                                    table.ctypes.data
-                                    + of_next
-                                    + 8 * (fetched if fetched < rows else 0),
-                                    of_chunk + (at - f) // width * across,
+                                    table + of_next + 8 * (fetched if fetched < rows else 0),
+                                    of_chunk + (f_at - f) // width * across,
                                     count,
-                                    (places.ctypes.data + 8 * i * rows)
-                                    if whole
-                                    else targets.ctypes.data,
+                                    places + 8 * i * rows if whole else targets,
                                     shift,
-                                    start.ctypes.data + (at - first_filter) * itemsize,
+                                    start + (f_at - first_filter) * itemsize,
                                     tap + c,
                                     finish if last and (whole or not added) else 0,
                                 )
                                 if added and not whole:
                                     for m in range(rows_here):
                                         add(
-                                            targets[m] + shift,
-                                            places[i * rows + m] + shift + added,
+                                            word(targets, m) + shift,
+                                            word(places, i * rows + m) + shift + added,
                                             used,
                                             finish & RELU,
                                         )
                                 if used < width:
                                     for m in range(rows_here):
                                         copy(
-                                            places[i * rows + m] + shift, targets[m] + shift,
+                                            word(places, i * rows + m) + shift,
+                                            word(targets, m) + shift,
                                             used * itemsize,
-                                        )  # fmt: skip
+                                        )
             task = take(counter)
 
-    at_once = rows_fetched(dtype)
-    pack_chunk, add = _pack_chunk(dtype, host), _add(dtype)
+    at_once, add = rows_fetched(dtype), _add(dtype)
+    extents, word, put = argument(_EXTENTS), number_at("int64"), put_at("int64")
     return convolve
 
 
 @functools.cache
 def _add(dtype: str) -> Any:
-    array, zero = view(dtype), np.dtype(dtype).type(0)
+    number, put, zero = number_at(dtype), put_at(dtype), np.dtype(dtype).type(0)
 
     def add(to, source, count, relu):  # type: ignore[no-untyped-def]
         """What the micro-kernel does to its sums at the end, for some of them in memory."""
-        sums, others = array(to, count), array(source, count)
         for i in range(count):
-            total = sums[i] + others[i]
-            sums[i] = zero if relu and total <= zero else total
+            total = number(to, i) + number(source, i)
+            put(to, i, zero if relu and total <= zero else total)
 
     return inlined(add)
-
-
-@functools.cache
-def _pack_chunk(dtype: str, host: Host) -> Any:
-    itemsize, lanes, array = ITEMSIZE[dtype], host.lanes(dtype), view(dtype)
-    transpose, copy_row = transpose_block(dtype, host), copy_vectors(host.vector_bytes)
-
-    def pack(packed, w, from_tap, tap, taps, count, filters, width, offset, c_step, f_step):  # type: ignore[no-untyped-def]
-        """Weights (tap, channel, filter) -> for each ``width`` filters one row after the other."""
-        row = width * itemsize
-        next_filters = taps * count * row
-        for t in range(tap, tap + taps):
-            source = w + (from_tap[t] + offset) * itemsize
-            if f_step == 1:
-                for c in range(count):
-                    at = source + c * c_step * itemsize
-                    for f in range(0, filters, width):
-                        to = packed + f // width * next_filters + c * row
-                        used = min(width, filters - f)
-                        if used == width:
-                            copy_row(to, at + f * itemsize, width // lanes)
-                        else:
-                            copy(to, at + f * itemsize, used * itemsize)
-            else:  # channels lie next to each other: blocks of lanes x lanes, and what is left
-                for f in range(0, filters, width):
-                    to = packed + f // width * next_filters
-                    at = source + f * f_step * itemsize
-                    used = min(width, filters - f)
-                    whole, even = used // lanes * lanes, count // lanes * lanes
-                    for j in range(0, whole, lanes):
-                        for c in range(0, even, lanes):
-                            transpose(
-                                at + (c + j * f_step) * itemsize,
-                                f_step * itemsize,
-                                to + c * row + j * itemsize,
-                                row,
-                            )
-                    for j in range(used):
-                        numbers = array(at + j * f_step * itemsize, count)
-                        for c in range(even if j < whole else 0, count):
-                            array(to + c * row + j * itemsize, 1)[0] = numbers[c]
-            used = (filters - 1) % width + 1
-            if used < width:
-                to = packed + filters // width * next_filters + used * itemsize
-                for c in range(count):
-                    clear(to + c * row, (width - used) * itemsize)
-            packed += count * row
-
-    return inlined(pack)

@@ -37,6 +37,15 @@ _FAILED, _ARGUMENTS = LINE // 8 + 1, LINE // 8 + 3
 _MOST_ARGUMENTS = 117
 
 
+def argument(number: int) -> int:
+    """Return how many bytes behind a kernel's ``counter`` its argument of that number lies.
+
+    Numbers of tuples count one by one. For parts that are given many of a kernel's arguments: they
+    read them where they are.
+    """
+    return 8 * (_ARGUMENTS + number)
+
+
 class Words:
     """The memory of one call; used again for others.
 

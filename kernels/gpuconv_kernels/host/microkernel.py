@@ -28,14 +28,14 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.host.microkernel_code import DISTANCE as DISTANCE
 from gpuconv_kernels.host.microkernel_code import RELU as RELU
 from gpuconv_kernels.host.microkernel_code import UNROLLED, ChannelKernel, PixelKernel
-from gpuconv_kernels.host.target import INT, ITEMSIZE, LINE, Host, entry
+from gpuconv_kernels.host.parts import call, part
+from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host
 
 _MOST_ROWS = 14
 
@@ -96,7 +96,7 @@ def pixel_kernel(dtype: str, host: Host, rows: int, vectors: int) -> int:
     ):
         emit(a, order, segments, a_shift, ahead, b, steps, c, c_shift, bias, accumulate, finish)
 
-    return entry(pixels, 12, dtype, host, rows, vectors)
+    return part(pixels, dtype, host, rows, vectors)
 
 
 @functools.cache
@@ -124,22 +124,10 @@ def channel_kernel(dtype: str, host: Host, rows: int, vectors: int) -> int:
             a, a_next, ahead, ahead_next, b, b_next, steps, c, c_shift, accumulate, n10, n11
         )  # fmt: skip
 
-    return entry(channels, 12, dtype, host, rows, vectors)
+    return part(channels, dtype, host, rows, vectors)
 
 
-@intrinsic
-def _multiply(  # type: ignore[no-untyped-def]
-    typing_context, address, n0, n1, n2, n3, n4, n5, n6, n7, n8, n9, n10, n11
-):
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        kind = ir.FunctionType(ir.VoidType(), [INT] * 12)
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return context.get_dummy_value()
-
-    return types.void(*(types.intp,) * 13), generate
-
-
-multiply: Any = _multiply
+multiply: Any = call
 """Call a micro-kernel by its address, inside a kernel."""
 
 

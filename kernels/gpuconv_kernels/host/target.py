@@ -8,10 +8,12 @@ array and whether it may be written. Compiling takes seconds, loading what is ca
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import pickle
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +22,9 @@ import numba
 from llvmlite import binding, ir
 from numba.core import caching, types
 from numba.core.caching import FunctionCache
+
+from gpuconv_kernels import compiling
+from gpuconv_kernels.host.pipeline import EntryCompiler, KernelCompiler
 
 INT = ir.IntType(64)
 REAL = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
@@ -88,15 +93,26 @@ def second_level_cache() -> int:
 
 # Nobody calls kernels from C, nor their parts from Python: what those need is not compiled.
 _njit: Any = numba.njit
-_KERNEL = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
-_PART = {
+_KERNEL = {
+    "pipeline_class": EntryCompiler,
+    "error_model": "numpy",
+    "nogil": True,
+    "no_cfunc_wrapper": True,
+}
+_INLINED = {
+    "pipeline_class": KernelCompiler,
     "error_model": "numpy",
     "forceinline": True,
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
 }
-_ENTRY = {"error_model": "numpy", "no_cpython_wrapper": True}
-_NATIVE = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_ENTRY = {"pipeline_class": EntryCompiler, "error_model": "numpy", "no_cpython_wrapper": True}
+_NATIVE = {
+    "pipeline_class": KernelCompiler,
+    "error_model": "numpy",
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
 
 _folder: Path | None = None
 
@@ -148,9 +164,7 @@ def entry(function: Callable[..., None], integers: int, *choices: object) -> int
     dispatcher = _njit(**_ENTRY)(function)
     if _folder is not None:
         dispatcher._cache = _Cache(function, _folder, repr(choices))
-    dispatcher.compile((types.intp,) * integers)
-    (result,) = dispatcher.overloads.values()
-    _entries.append(dispatcher)
+    result = _compile(dispatcher, (types.intp,) * integers)
     name = result.fndesc.llvm_cfunc_wrapper_name
     return int(result.library.get_pointer_to_function(name))
 
@@ -163,15 +177,28 @@ def native(function: Callable[..., None], kinds: tuple[Any, ...], *choices: obje
     dispatcher = _njit(**_NATIVE)(function)
     if _folder is not None:
         dispatcher._cache = _Cache(function, _folder, repr((choices, kinds)))
-    dispatcher.compile(kinds)
+    result = _compile(dispatcher, kinds)
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+
+
+def _compile(dispatcher: Any, kinds: tuple[Any, ...]) -> Any:
+    start, is_collecting = time.perf_counter(), gc.isenabled()
+    gc.disable()  # a seventh of the time: Numba makes many objects, and has even more
+    try:
+        dispatcher.compile(kinds)
+    finally:
+        if is_collecting:
+            gc.enable()
+    if not dispatcher.stats.cache_hits:
+        compiling.count(time.perf_counter() - start)
     (result,) = dispatcher.overloads.values()
     _entries.append(dispatcher)
-    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+    return result
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Make a function that kernels call and that disappears in them."""
-    return _njit(**_PART)(function)
+    return _njit(**_INLINED)(function)
 
 
 @functools.cache

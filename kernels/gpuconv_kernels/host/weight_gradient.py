@@ -45,8 +45,16 @@ import numpy as np
 
 from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host import few_channels
-from gpuconv_kernels.host.kernel import Kernel
-from gpuconv_kernels.host.memory import address, clear, copy, copy_vectors, view, zeros
+from gpuconv_kernels.host.kernel import Kernel, argument
+from gpuconv_kernels.host.memory import (
+    address,
+    clear,
+    copy,
+    copy_vectors,
+    number_at,
+    put_at,
+    zeros,
+)
 from gpuconv_kernels.host.microkernel import (
     channel_kernel,
     multiply,
@@ -54,16 +62,17 @@ from gpuconv_kernels.host.microkernel import (
     vectors_for,
 )
 from gpuconv_kernels.host.parallel import run, take
+from gpuconv_kernels.host.parts import call, part
 from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import (
     ITEMSIZE,
     LINE,
     Host,
     host,
-    inlined,
     second_level_cache,
 )
-from gpuconv_kernels.host.windows import corners, tabulate
+from gpuconv_kernels.host.windows import locating, pixel_words, place_words
+from gpuconv_kernels.host.winograd_tiles import offsets_of
 from gpuconv_kernels.threads import threads
 
 Array = Any
@@ -80,6 +89,8 @@ _TOGETHER = 16
 """Pixels that are packed together."""
 _SUM = 16 * 1024
 """Numbers of ``dw`` whose copies a task adds up."""
+_EXTENTS = 22
+"""Numbers of a call before those that :func:`locating` reads: input, ..., steps of dy."""
 
 
 @dataclass(frozen=True)
@@ -168,13 +179,38 @@ def workspace_bytes(geometry: Any, dtype: str) -> int:
     g, copied = geometry, 0
     if few_channels.pays(g):
         copied, g = few_channels.workspace_bytes(g, dtype), few_channels.folded_geometry(g)
-    c, taps = cut(g, dtype, host(), threads(), not copied, True), math.prod(g.kernel)
-    numbers = c.pixels * c.part_rows * (not c.x_in_place)
-    numbers += c.pixels * c.part_filters * (not c.dy_in_place)
-    tables = 8 * (-(-c.pixels // _TOGETHER) * _TOGETHER * (2 * taps + 8) + c.part_rows)
+    c = cut(g, dtype, host(), threads(), not copied, True)
     working = min(threads(), c.copies * g.groups * c.row_parts * c.filter_parts)
     kept = math.prod(g.w_shape) * c.copies if c.copies > 1 else 0
-    return int(copied + working * (ITEMSIZE[dtype] * numbers + tables) + ITEMSIZE[dtype] * kept)
+    each = _offsets(c, math.prod(g.kernel), dtype, host())[-1] + LINE
+    return int(copied + working * each + ITEMSIZE[dtype] * kept)
+
+
+@functools.lru_cache(maxsize=1024)
+def _offsets(c: Cut, taps: int, dtype: str, of: Host) -> tuple[int, ...]:
+    """Where in a thread's memory its parts begin; at last the size of all.
+
+    Packed pixels of x and of dy; the addresses of channels (set of pixels, tap, pixel), and which
+    taps they need, which nobody asks for; what ``locating`` needs, and the places in dy; the
+    addresses of rows of dw; sums of which only some belong to dw, and the addresses of their rows.
+    """
+    itemsize, width = ITEMSIZE[dtype], c.vectors * of.lanes(dtype)
+    packed = 0 if c.x_in_place else c.pixels
+    sets = -(-packed // _TOGETHER)
+    return offsets_of(
+        [
+            c.part_rows * packed * itemsize,
+            0 if c.dy_in_place else c.part_filters * c.pixels * itemsize,
+            8 * sets * taps * _TOGETHER,
+            8 * sets * taps,
+            8 * sets * (taps + 1),
+            8 * pixel_words(packed, taps),
+            8 * place_words(packed),
+            8 * c.part_rows,
+            c.rows * width * itemsize,
+            8 * c.rows,
+        ]
+    )
 
 
 def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
@@ -197,6 +233,8 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
         _kernel(dtype, of),
         c.copies * g.groups * c.row_parts * c.filter_parts,
         channel_kernel(dtype, of, c.rows, c.vectors),
+        locating(),
+        _packing(dtype),
         address(x),
         address(dy),
         address(partial),
@@ -223,6 +261,7 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
         three(g.kernel, 1),
         (x.strides[0], *three(x.strides[1:-1], 0)),
         (dy.strides[0], *three(dy.strides[1:-1], 0)),
+        _offsets(c, math.prod(g.kernel), dtype, of),
     )
     if c.copies > 1:
         run(_adding(dtype), -(-dw.size // _SUM), address(partial), address(dw), dw.size, c.copies)
@@ -230,18 +269,19 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
 
 @functools.cache
 def _adding(dtype: str) -> Any:
-    array = view(dtype)
+    number, put, itemsize = number_at(dtype), put_at(dtype), ITEMSIZE[dtype]
 
     def add_copies(counter, tasks, partial, dw, size, copies):  # type: ignore[no-untyped-def]
-        parts, total = array(partial, size * copies), array(dw, size)
         task = take(counter)
         while task < tasks:
-            first, end = task * _SUM, min(task * _SUM + _SUM, size)
-            for i in range(first, end):
-                total[i] = parts[i]
-            for n in range(1, copies):
-                for i in range(first, end):
-                    total[i] += parts[n * size + i]
+            first = task * _SUM
+            count = min(_SUM, size - first)
+            total, source = dw + first * itemsize, partial + first * itemsize
+            copy(total, source, count * itemsize)
+            for _ in range(1, copies):
+                source += size * itemsize
+                for i in range(count):
+                    put(total, i, number(total, i) + number(source, i))
             task = take(counter)
 
     return Kernel(add_copies, dtype)
@@ -254,17 +294,17 @@ def _kernel(dtype: str, host: Host) -> Any:
 
 def define(dtype: str, host: Host) -> Callable[..., None]:
     """Return the kernel as a plain function."""
-    itemsize, number, numbers = ITEMSIZE[dtype], np.dtype(dtype).type, np.int64
-    array, lanes = view(dtype), host.lanes(dtype)
+    itemsize, lanes = ITEMSIZE[dtype], host.lanes(dtype)
 
     def backward_weight(  # type: ignore[no-untyped-def]
-        counter, tasks, micro_kernel, x, dy, dw, zeros,
-        sizes, cut, input, output, stride, dilation, before, kernel, x_steps, dy_steps,
+        counter, tasks, micro_kernel, locate, pack, x, dy, dw, zeros,
+        sizes, cut, input, output, stride, dilation, before, kernel, x_steps, dy_steps, offsets,
     ):  # fmt: skip
-        # sizes: (images, channels of a group, filters of a group, groups); cut: (whether x is read
-        # in place, whether dy is, pixels of a block, blocks, copies of dw, rows of a part, parts of
-        # the rows, filters of a part, parts of the filters, rows of the micro-kernel, its columns);
-        # steps in bytes: (image, depth, height, width)
+        # locate, pack: addresses of parts; sizes: (images, channels of a group, filters of a group,
+        # groups); cut: (whether x is read in place, whether dy is, pixels of a block, blocks,
+        # copies of dw, rows of a part, parts of the rows, filters of a part, parts of the filters,
+        # rows of the micro-kernel, its columns); steps in bytes: (image, depth, height, width);
+        # offsets: as of _offsets
         images, channels, filters, groups = sizes
         (
             x_in_place, dy_in_place, block, blocks, copies, part_rows, row_parts,
@@ -275,34 +315,19 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
         pixels = images * output[0] * output[1] * output[2]
         dw_step = filters * groups * itemsize
         x_pixel, dy_pixel = channels * groups * itemsize, filters * groups * itemsize
-        packed_pixels = 0 if x_in_place else block
-        all_of_x = np.zeros(part_rows * packed_pixels + LINE // itemsize, number)
-        dy_size = 0 if dy_in_place else part_filters * block
-        all_of_dy = np.zeros(dy_size + LINE // itemsize, number)
-        sets = -(-packed_pixels // _TOGETHER)
-        table = np.empty(sets * taps * _TOGETHER, numbers)
-        order = np.empty(sets * taps, numbers)  # not used
-        upto = np.empty((sets, taps + 1), numbers)  # not used
-        pixel = np.empty((5, packed_pixels), numbers)
-        places = np.empty(packed_pixels, numbers)
-        targets = np.empty(part_rows, numbers)
-        rest = np.empty(rows * width, number)  # sums of which only some belong to dw
-        rest_rows = np.empty(rows, numbers)
-        moved = np.empty(taps, numbers)
+        memory = np.empty(offsets[10] + LINE, np.uint8)
+        at = -(-memory.ctypes.data // LINE) * LINE
+        clear(at, offsets[2])  # lanes that nobody fills are multiplied too
         for m in range(rows):
-            rest_rows[m] = rest.ctypes.data + m * width * itemsize
-        for t in range(taps):
-            moved[t] = (
-                t // (kernel[2] * kernel[1]) * dilation[0] * x_steps[1]
-                + t // kernel[2] % kernel[1] * dilation[1] * x_steps[2]
-                + t % kernel[2] * dilation[2] * x_steps[3]
-            )
+            put_word(at + offsets[9], m, at + offsets[8] + m * width * itemsize)
 
         task = take(counter)
         while task < tasks:
             # In the loop: memory is freed where the compiler sees an array for the last time.
-            of_x = -(-all_of_x.ctypes.data // LINE) * LINE
-            of_dy = -(-all_of_dy.ctypes.data // LINE) * LINE
+            of_x = -(-memory.ctypes.data // LINE) * LINE
+            of_dy, table, order = of_x + offsets[1], of_x + offsets[2], of_x + offsets[3]
+            upto, pixel, places = of_x + offsets[4], of_x + offsets[5], of_x + offsets[6]
+            targets, rest, rest_rows = of_x + offsets[7], of_x + offsets[8], of_x + offsets[9]
             first_filter, left = task % filter_parts * part_filters, task // filter_parts
             first_row, left = left % row_parts * part_rows, left // row_parts
             of_group, nth = left % groups, left // groups
@@ -311,27 +336,23 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
             tiles = -(-(end_row - first_row) // rows)
             into = dw + (nth * all_rows + first_row) * dw_step + of_group * filters * itemsize
             for r in range(end_row - first_row):
-                targets[r] = into + r * dw_step
+                put_word(targets, r, into + r * dw_step)
             first_block, end_block = blocks * nth // copies, blocks * (nth + 1) // copies
             for nth_block in range(first_block, end_block):
                 first = nth_block * block
                 here = min(block, pixels - first)
                 if not x_in_place:
-                    outside = corners(
-                        pixel, places, first, here, x, dy,
-                        input, output, stride, dilation, before, kernel, x_steps, dy_steps,
+                    call(
+                        locate, counter + extents, x, dy, zeros, first, here, _TOGETHER,
+                        table, order, upto, pixel, places,
                     )  # fmt: skip
-                    tabulate(
-                        table, order, upto, pixel, outside, here, _TOGETHER, zeros, moved,
-                        input, dilation, kernel,
-                    )  # fmt: skip
-                    pack_rows(
-                        of_x, table, taps, here, first_row, end_row, rows, channels,
-                        of_group * channels * itemsize,
+                    call(
+                        pack, of_x, table, taps, here, first_row, end_row, rows, channels,
+                        of_group * channels * itemsize, 0, 0, 0,
                     )  # fmt: skip
                 if not dy_in_place:
                     for i in range(here):
-                        source = places[i] + of_group * filters * itemsize
+                        source = word(places, i) + of_group * filters * itemsize
                         for f in range(first_filter, end_filter, width):
                             used = min(width, end_filter - f)
                             row = of_dy + ((f - first_filter) * here + i * width) * itemsize
@@ -376,29 +397,40 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                         multiply(
                             micro_kernel, a, a_next, next_lines, far,
                             b, b_next, here,
-                            (targets.ctypes.data + 8 * r) if whole else rest_rows.ctypes.data,
+                            targets + 8 * r if whole else rest_rows,
                             f * itemsize if whole else 0,
                             whole and nth_block > first_block, 0, 0,
                         )  # fmt: skip
                         if not whole:
                             for m in range(again, min(rows, again + last)):
-                                total = array(targets[r + m] + f * itemsize, used)
+                                total = word(targets, r + m) + f * itemsize
+                                sums = rest + m * width * itemsize
                                 for j in range(used):
-                                    value = rest[m * width + j]
+                                    value = number(sums, j)
                                     if nth_block > first_block:
-                                        value += total[j]
-                                    total[j] = value
+                                        value += number(total, j)
+                                    put(total, j, value)
             task = take(counter)
 
-    pack_rows, copy_row = _pack_rows(dtype), copy_vectors(host.vector_bytes)
+    copy_row, number, put = copy_vectors(host.vector_bytes), number_at(dtype), put_at(dtype)
+    extents, word, put_word = argument(_EXTENTS), number_at("int64"), put_at("int64")
     return backward_weight
 
 
 @functools.cache
-def _pack_rows(dtype: str) -> Any:
-    itemsize = ITEMSIZE[dtype]
+def _packing(dtype: str) -> int:
+    """Return the address of the part that packs x.
 
-    def pack(to, table, taps, pixels, first_row, end_row, rows, channels, shift):  # type: ignore[no-untyped-def]
+    ``call(address, to, table, taps, pixels, first_row, end_row, rows, channels, shift, 0, 0, 0)``
+    """
+    return part(define_packing(dtype), dtype)
+
+
+def define_packing(dtype: str) -> Callable[..., None]:
+    """Return the part as a plain function."""
+    itemsize, word = ITEMSIZE[dtype], number_at("int64")
+
+    def pack(to, table, taps, pixels, first_row, end_row, rows, channels, shift, n9, n10, n11):  # type: ignore[no-untyped-def]
         """Numbers of x under the taps -> (tile of rows, pixel, row)."""
         for first in range(0, pixels, _TOGETHER):
             count = min(_TOGETHER, pixels - first)
@@ -410,7 +442,7 @@ def _pack_rows(dtype: str) -> Any:
                 at = (first // _TOGETHER * taps + tap) * _TOGETHER
                 place = to + ((r - first_row - m) * pixels + first * rows + m) * itemsize
                 for i in range(count):
-                    source, into = table[at + i] + shift + c * itemsize, place
+                    source, into = word(table, at + i) + shift + c * itemsize, place
                     place += rows * itemsize
                     if length == 6:  # the common ones, as instructions instead of calls
                         copy(into, source, 6 * itemsize)
@@ -426,4 +458,4 @@ def _pack_rows(dtype: str) -> Any:
                             copy(into + j * itemsize, source + j * itemsize, itemsize)
                 r += length
 
-    return inlined(pack)
+    return pack

@@ -1,14 +1,83 @@
-"""Where the windows of output pixels lie in the input: addresses, for kernels that gather."""
+"""Where the windows of output pixels lie in the input: addresses, for kernels that gather.
+
+A part of kernels of its own (see :mod:`parts`). It writes, for a block of pixels, first where each
+of their windows begins and where their results go; from that, tile by tile, where the channels of
+each pixel begin under each tap::
+
+    pixels of a block      q0: first line      table: tile, tap, pixel of the tile
+    o--o--o--o--o--o       q1: first row       [ tile 0 | tap 0 | p0 p1 ... ]
+       a line of the       q2: first column    [        | tap 1 | p0 p1 ... ]
+       output at a time    corner: address     addresses; of zeros where a tap is outside
+                           inside: whole window
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gpuconv_kernels.host.target import INT, inlined
+from gpuconv_kernels.host.memory import number_at, put_at
+from gpuconv_kernels.host.parts import part
+from gpuconv_kernels.host.target import INT
+from gpuconv_kernels.host.vectors import Emitter, Width
+
+_FOUR = ir.VectorType(INT, 4)
+_WORDS = Width(4, 1)
+
+
+def pixel_words(block: int, taps: int) -> int:
+    """Words of memory that :func:`locating` needs for a block of pixels."""
+    return 5 * (block + 4) + taps + 16
+
+
+def place_words(block: int) -> int:
+    """Words of memory for the places of a block's results: four are written at a time."""
+    return block + 4
+
+
+@intrinsic
+def _write_run(  # type: ignore[no-untyped-def]
+    typing_context, pixel, pitch, places, count, q0, q1, q2, q2_step, corner, corner_step,
+    place, place_step, line_inside, reach2,
+):  # fmt: skip
+    """Write a run of pixels in one line, whose numbers are evenly spaced, four at a time."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        (
+            pixel, pitch, places, count, q0, q1, q2, q2_step, corner, corner_step,
+            place, place_step, line_inside, reach2,
+        ) = arguments  # fmt: skip
+        e = Emitter(builder, "float64", _WORDS)
+
+        def ramp(first: ir.Value, step: ir.Value) -> ir.Value:
+            return builder.add(e.splat(first), builder.mul(e.splat(step), _FOUR([0, 1, 2, 3])))
+
+        def body(n: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
+            q2, corner, place = state
+            begun = builder.icmp_signed(">=", q2, _FOUR([0] * 4))
+            inside = builder.and_(begun, builder.icmp_signed("<", q2, e.splat(reach2)))
+            inside = builder.and_(builder.zext(inside, _FOUR), e.splat(line_inside))
+            to = e.add(pixel, e.times(n, 32))
+            for value in (e.splat(q0), e.splat(q1), q2, corner, inside):
+                e.store(value, to)
+                to = e.add(to, pitch)
+            e.store(place, e.add(places, e.times(n, 32)))
+            steps = (q2_step, corner_step, place_step)
+            return [
+                builder.add(value, e.splat(e.times(step, 4)))
+                for value, step in zip(state, steps, strict=True)
+            ]
+
+        state = [ramp(q2, q2_step), ramp(corner, corner_step), ramp(place, place_step)]
+        e.loop(builder.sdiv(e.add(count, 3), e.integer(4)), state, body)
+        return context.get_dummy_value()
+
+    return types.void(*(types.intp,) * 14), generate
 
 
 @intrinsic
@@ -16,129 +85,138 @@ def _add_to_four(typing_context, to, source, number):  # type: ignore[no-untyped
     """Write four words, each a number more than those at ``source``."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        four = ir.VectorType(INT, 4)
-        to, source = (builder.inttoptr(a, four.as_pointer()) for a in arguments[:2])
-        splat = ir.Constant(four, ir.Undefined)
-        for lane in range(4):
-            splat = builder.insert_element(splat, arguments[2], INT(lane))
-        words = builder.load(source, align=8)
-        builder.store(builder.add(words, splat), to, align=8)
+        to, source, number = arguments
+        e = Emitter(builder, "float64", _WORDS)
+        e.store(builder.add(e.load_integers(source), e.splat(number)), to)
         return context.get_dummy_value()
 
     return types.void(*(types.intp,) * 3), generate
 
 
+write_run: Any = _write_run
 add_to_four: Any = _add_to_four
 
 
-@inlined
-def ramp(numbers, first, step):  # type: ignore[no-untyped-def]
-    """Fill an array with evenly spaced numbers."""
-    for k in range(len(numbers)):
-        numbers[k] = first + k * step
+@functools.cache
+def locating() -> int:
+    """Return the address of the part that writes the tables of a block, for :func:`parts.call`.
 
+    ``call(address, extents, x, y, zeros, first, here, rows, table, order, upto, pixel, places)``
 
-@inlined
-def corners(  # type: ignore[no-untyped-def]
-    pixel, places, first, here, x, y,
-    input, output, stride, dilation, before, kernel, x_steps, y_steps,
-):  # fmt: skip
-    """Write, for each pixel of a block, where its window begins and where its results go.
-
-    ``pixel``: the window's corner in three dimensions, its address (which may lie outside), and
-    whether the whole window lies inside. By runs of pixels in one line, whose numbers are evenly
-    spaced. Returns whether any window reaches outside.
+    - ``extents``: address of words: input, output, stride, dilation, pads before, kernel, three
+      each; steps in bytes of ``x`` and of ``y``: image, depth, height, width.
+    - ``x``, ``y``, ``zeros``: addresses of the input, the results, and of what stands for padding.
+    - ``first``, ``here``: the block's first pixel, and how many there are; ``rows``: of a tile.
+    - ``table``: the addresses (tile, tap, row); ``rows`` of a tile that has fewer are ``zeros``.
+    - ``order``, ``upto``: taps that any pixel of a tile needs, one by one (tile, tap), and how many
+      of them come before a tap (tile, tap + 1). Of a tile in the first line of a padded image, say,
+      those of the upper row would only multiply zeros.
+    - ``pixel``: :func:`pixel_words` of memory; ``places``: where results go, :func:`place_words`.
     """
-    p2 = first % output[2]
-    p1 = first // output[2] % output[1]
-    p0 = first // (output[2] * output[1]) % output[0]
-    image = first // (output[2] * output[1] * output[0])
-    reach0 = input[0] - (kernel[0] - 1) * dilation[0]
-    reach1 = input[1] - (kernel[1] - 1) * dilation[1]
-    reach2 = input[2] - (kernel[2] - 1) * dilation[2]
-    outside = False
-    i = 0
-    while i < here:
-        run = min(output[2] - p2, here - i)
-        q0 = p0 * stride[0] - before[0]
-        q1 = p1 * stride[1] - before[1]
-        q2 = p2 * stride[2] - before[2]
-        line_inside = 0 <= q0 < reach0 and 0 <= q1 < reach1
-        corner = x + image * x_steps[0] + q0 * x_steps[1] + q1 * x_steps[2] + q2 * x_steps[3]
-        place = y + image * y_steps[0] + p0 * y_steps[1] + p1 * y_steps[2] + p2 * y_steps[3]
-        # One array a loop: what LLVM makes vectors of.
-        pixel[0, i : i + run] = q0
-        pixel[1, i : i + run] = q1
-        ramp(pixel[2, i : i + run], q2, stride[2])
-        ramp(pixel[3, i : i + run], corner, stride[2] * x_steps[3])
-        ramp(places[i : i + run], place, y_steps[3])
-        inside = pixel[4, i : i + run]
-        if line_inside and q2 >= 0 and q2 + (run - 1) * stride[2] < reach2:
-            inside[:] = 1
-        else:
-            outside = True
-            for k in range(run):
-                at = q2 + k * stride[2]
-                inside[k] = line_inside and at >= 0 and at < reach2
-        i += run
-        p2 += run
-        if p2 == output[2]:
-            p2 = 0
-            p1 += 1
-            if p1 == output[1]:
-                p1 = 0
-                p0 += 1
-                if p0 == output[0]:
-                    p0 = 0
-                    image += 1
-    return outside
+    return part(define())
 
 
-@inlined
-def tabulate(  # type: ignore[no-untyped-def]
-    table, order, upto, pixel, outside, here, rows, zeros, moved, input, dilation, kernel
-):
-    """Write where each pixel's channels begin under each tap: (tile, tap, row).
+def define() -> Callable[..., None]:
+    """Return the part as a plain function."""
+    word, put = number_at("int64"), put_at("int64")
 
-    And which taps any pixel of a tile needs: of a tile in the first line of a padded image, say,
-    those of the upper row would only multiply zeros.
-    """
-    taps = moved.size
-    to, corner = table.ctypes.data, pixel[3].ctypes.data
-    for tile in range(-(-here // rows)):
-        first, used = tile * rows, min(rows, here - tile * rows)
-        inside = used == rows
-        if outside:
-            for m in range(used):
-                inside = inside and pixel[4, first + m] != 0
-        at = tile * taps * rows
-        for t in range(taps):  # rows that are not used come below
-            for m in range(0, rows, 4):
-                m4 = min(m, rows - 4)
-                add_to_four(to + 8 * (at + t * rows + m4), corner + 8 * (first + m4), moved[t])
-        upto[tile, 0] = 0
-        if inside:
-            for t in range(taps):
-                order[tile * taps + t] = t
-                upto[tile, t + 1] = t + 1
-            continue
-        t = needed = 0
-        for t0 in range(kernel[0]):
-            for t1 in range(kernel[1]):
-                for t2 in range(kernel[2]):
-                    met = False
-                    for m in range(rows):
-                        there = m < used
-                        if there and pixel[4, first + m] == 0:
-                            q0 = pixel[0, first + m] + t0 * dilation[0]
-                            q1 = pixel[1, first + m] + t1 * dilation[1]
-                            q2 = pixel[2, first + m] + t2 * dilation[2]
-                            there = 0 <= q0 < input[0] and 0 <= q1 < input[1] and 0 <= q2 < input[2]
-                        met = met or there
-                        if not there:
-                            table[at + t * rows + m] = zeros
-                    if met:
-                        order[tile * taps + needed] = t
-                        needed += 1
+    def locate(  # type: ignore[no-untyped-def]
+        extents, x, y, zeros, first, here, rows, table, order, upto, pixel, places
+    ):
+        input0, input1, input2 = word(extents, 0), word(extents, 1), word(extents, 2)
+        output0, output1, output2 = word(extents, 3), word(extents, 4), word(extents, 5)
+        stride0, stride1, stride2 = word(extents, 6), word(extents, 7), word(extents, 8)
+        dilation0, dilation1, dilation2 = word(extents, 9), word(extents, 10), word(extents, 11)
+        kernel0, kernel1, kernel2 = word(extents, 15), word(extents, 16), word(extents, 17)
+        x_steps, y_steps = extents + 8 * 18, extents + 8 * 22
+        taps = kernel0 * kernel1 * kernel2
+        pitch = 8 * (here + 4)
+        corner_of, inside_of, moved = pixel + 3 * pitch, pixel + 4 * pitch, pixel + 5 * pitch
+        t = 0
+        for t0 in range(kernel0):
+            for t1 in range(kernel1):
+                for t2 in range(kernel2):
+                    far = t0 * dilation0 * word(x_steps, 1) + t1 * dilation1 * word(x_steps, 2)
+                    put(moved, t, far + t2 * dilation2 * word(x_steps, 3))
                     t += 1
-                    upto[tile, t] = needed
+
+        # Where windows begin, by runs of pixels in one line.
+        p2 = first % output2
+        line = first // output2
+        outside = False
+        i = 0
+        while i < here:
+            run = min(output2 - p2, here - i)
+            p1, rest = line % output1, line // output1
+            p0, image = rest % output0, rest // output0
+            q0 = p0 * stride0 - word(extents, 12)
+            q1 = p1 * stride1 - word(extents, 13)
+            q2 = p2 * stride2 - word(extents, 14)
+            reach2 = input2 - (kernel2 - 1) * dilation2
+            line_inside = (
+                q0 >= 0 and q0 < input0 - (kernel0 - 1) * dilation0
+                and q1 >= 0 and q1 < input1 - (kernel1 - 1) * dilation1
+            )  # fmt: skip
+            write_run(
+                pixel + 8 * i, pitch, places + 8 * i, run, q0, q1, q2, stride2,
+                x + image * word(x_steps, 0) + q0 * word(x_steps, 1) + q1 * word(x_steps, 2)
+                + q2 * word(x_steps, 3),
+                stride2 * word(x_steps, 3),
+                y + image * word(y_steps, 0) + p0 * word(y_steps, 1) + p1 * word(y_steps, 2)
+                + p2 * word(y_steps, 3),
+                word(y_steps, 3), line_inside, reach2,
+            )  # fmt: skip
+            if not (line_inside and q2 >= 0 and q2 + (run - 1) * stride2 < reach2):
+                outside = True
+            i += run
+            p2 = 0
+            line += 1
+
+        for tile in range((here + rows - 1) // rows):
+            start, used = tile * rows, min(rows, here - tile * rows)
+            inside = used == rows
+            if outside:
+                for m in range(used):
+                    if word(inside_of, start + m) == 0:
+                        inside = False
+            to = table + 8 * tile * taps * rows
+            of_order, of_upto = order + 8 * tile * taps, upto + 8 * tile * (taps + 1)
+            for t in range(taps):  # rows that are not used come below
+                for m in range(0, rows, 4):
+                    m4 = min(m, rows - 4)
+                    add_to_four(
+                        to + 8 * (t * rows + m4), corner_of + 8 * (start + m4), word(moved, t)
+                    )
+            put(of_upto, 0, 0)
+            if inside:
+                for t in range(taps):
+                    put(of_order, t, t)
+                    put(of_upto, t + 1, t + 1)
+                continue
+            t = needed = 0
+            for t0 in range(kernel0):
+                for t1 in range(kernel1):
+                    for t2 in range(kernel2):
+                        met = False
+                        for m in range(rows):
+                            there = m < used
+                            if there and word(inside_of, start + m) == 0:
+                                at = pixel + 8 * (start + m)
+                                q0 = word(at, 0) + t0 * dilation0
+                                q1 = word(at + pitch, 0) + t1 * dilation1
+                                q2 = word(at + 2 * pitch, 0) + t2 * dilation2
+                                there = (
+                                    q0 >= 0 and q0 < input0 and q1 >= 0 and q1 < input1
+                                    and q2 >= 0 and q2 < input2
+                                )  # fmt: skip
+                            if there:
+                                met = True
+                            else:
+                                put(to, t * rows + m, zeros)
+                        if met:
+                            put(of_order, needed, t)
+                            needed += 1
+                        t += 1
+                        put(of_upto, t, needed)
+
+    return locate
