@@ -114,7 +114,7 @@ class CpuJit(CpuNumpy):
         dy, x = _by_channels(dy), _by_channels(x)
         way = choose_way("conv_backward_weight", geometry, name_of(dw.dtype), workspace_limit)
         if way.tile:
-            winograd_gradient.conv_backward_weight(dy, x, dw, geometry, way.tile)
+            winograd_gradient.conv_backward_weight(dy, x, dw, geometry, way.tile, way.limit)
         elif geometry.is_depthwise:
             depthwise.conv_backward_weight(dy, x, dw, geometry)
         else:
@@ -381,18 +381,18 @@ def _convolve(
     x, w = _by_channels(x), np.ascontiguousarray(w) if kept is None else kept.values
     bias = None if bias is None else np.ascontiguousarray(bias)
     way = choose_way("conv_forward", geometry, name_of(y.dtype), workspace_limit)
-    # Only the direct kernel adds a residual as it stores; behind the others it is a pass.
-    added_after = residual is not None and (way.tile > 0 or geometry.is_depthwise)
+    # The depthwise kernel adds no residual as it stores: behind it that is a pass.
+    added_after = residual is not None and geometry.is_depthwise
     relu = activation is not None and activation.kind == "relu" and not added_after
+    if residual is not None and not added_after:
+        residual = np.require(residual, requirements=["C", "A"])
     if way.tile:
         filters = None if kept is None else kept.transformed(way.tile)
-        winograd.conv_forward(x, w, bias, y, geometry, relu, way.tile, filters, way.limit)
+        winograd.conv_forward(x, w, bias, y, geometry, relu, way.tile, filters, way.limit, residual)
     elif geometry.is_depthwise:
         depthwise.conv_forward(x, w, bias, y, geometry, relu)
     else:
         packed = None if kept is None else kept.packed(geometry.groups)
-        if residual is not None:
-            residual = np.require(residual, requirements=["C", "A"])
         direct.conv_forward(x, w, bias, y, geometry, relu, packed, residual)
     if added_after:
         y += residual

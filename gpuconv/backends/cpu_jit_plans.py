@@ -27,10 +27,18 @@ _PRODUCT = 1.15
 """Multiply-adds of small products take so much longer than those of direct convolution."""
 _LEAST_CHANNELS = 16
 """Channels, and filters, below which the transforms are all that counts."""
-_SHARE = 5
-"""Winograd's workspace should be no larger than this part of the arrays, if that is possible,"""
-_SMALL_WORKSPACE = 512 * 1024
-"""or than this."""
+_SHARE = 0.24
+"""Winograd's workspace should be no larger than this part of the arrays,"""
+_SMALL_SHARE, _SMALL_ARRAYS = 0.6, 2560 * 1024
+"""or, of arrays of so few bytes, than this part: with less it takes half as long again."""
+_DIRECT = 1.1
+"""A multiply-add of direct convolution takes as long as so many where Winograd's are estimated."""
+_DIRECT_GRADIENT = 2.2
+"""The same for the gradient of the weights."""
+_SMALL = 1.2
+"""With the smallest tiles, those take longer yet."""
+_PACKED = 37
+"""And a weight that is packed as long as so many."""
 _TILES = (2, 4, 6)
 _AUTOMATIC = 4
 
@@ -66,11 +74,12 @@ def _choose(
         reason = "one input channel a group: vectors of channels, no product to reduce over"
         return Way(0, 0, Plan("depthwise", needed, reason))
     most = {"auto": _AUTOMATIC, "off": 0}.get(str(setting), setting)
-    tile = _cheapest_tile(op, g, int(most))
+    numbers = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
+    arrays = numbers * np.dtype(dtype).itemsize
+    share = _SHARE if arrays > _SMALL_ARRAYS else _SMALL_SHARE
+    limit = min(workspace_limit, int(share * arrays))
+    tile = _fastest_tile(op, g, int(most), dtype, limit)
     if tile:
-        arrays = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
-        share = max(arrays * np.dtype(dtype).itemsize // _SHARE, _SMALL_WORKSPACE)
-        limit = min(workspace_limit, share)
         needed = winograd.workspace_bytes(op, g, dtype, tile, limit=limit)
         if needed <= workspace_limit:
             count = _products(op, g, tile) / _direct_products(g)
@@ -95,14 +104,23 @@ def _direct_plan(op: str, g: ConvGeometry, dtype: str) -> Plan:
     return Plan("direct", needed, reason)
 
 
-def _cheapest_tile(op: str, g: ConvGeometry, most: int) -> int:
-    """The tile that is expected to be faster than direct convolution by a tenth, or 0."""
+def _fastest_tile(op: str, g: ConvGeometry, most: int, dtype: str, limit: int) -> int:
+    """The tile that is expected to be faster than direct convolution, or 0."""
     few = min(g.in_channels, g.out_channels) < _LEAST_CHANNELS
     if few or not g.batch or winograd.supports(op, g) is not None:
         return 0
-    tiles = [m for m in _TILES if m <= most]
-    best = min(tiles, key=lambda m: _products(op, g, m), default=0)
-    return best if best and _products(op, g, best) < 0.9 * _direct_products(g) else 0
+    counts = {m: _products(op, g, m) for m in _TILES if m <= most}
+    # How one tile is cut is found by trying: not for those that need far more products.
+    tiles = [m for m, count in counts.items() if count < 1.4 * min(counts.values())]
+    times = {
+        m: winograd.estimate(op, g, dtype, m, limit) * (_SMALL if m == 2 else 1) for m in tiles
+    }
+    if op == "conv_backward_weight":
+        direct_time = _DIRECT_GRADIENT * _direct_products(g)
+    else:
+        direct_time = _DIRECT * _direct_products(g) + _PACKED * math.prod(g.w_shape)
+    best = min(times, key=lambda m: times[m], default=0)
+    return best if best and times[best] < direct_time else 0
 
 
 def _products(op: str, g: ConvGeometry, m: int) -> float:

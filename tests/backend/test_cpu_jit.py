@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 import gpuconv as gc
 from gpuconv import ops
-from gpuconv.backends import cpu_probe, registry
+from gpuconv.backends import cpu_jit_plans, cpu_probe, registry
 from gpuconv.backends.cpu_jit_plans import choose_way
 from gpuconv.geometry import ConvGeometry
 from gpuconv.settings import config
 from gpuconv.testing import reference
+from gpuconv_kernels.host import winograd, winograd_cut, winograd_gradient
+from gpuconv_kernels.host.target import Host
 
 PLENTY = 2**28
 
@@ -79,6 +83,57 @@ def test_too_little_memory_for_winograd():
     way = choose_way("conv_forward", g, "float32", 2**16)
     assert way.plan.algorithm == "direct"
     assert choose_way("conv_forward", g, "float32", PLENTY).plan.workspace_bytes <= PLENTY
+
+
+@pytest.fixture
+def usual_cpu(monkeypatch):
+    """Vectors and caches of a server's core, whatever this CPU has."""
+
+    def clear():
+        cpu_jit_plans._choose.cache_clear()
+        winograd_cut.best.cache_clear()
+        winograd_gradient._plan.cache_clear()
+
+    for module in (winograd, winograd_gradient):
+        monkeypatch.setattr(module, "host", lambda: Host(64, 32))
+    for module in (winograd_cut, winograd_gradient):
+        monkeypatch.setattr(module, "second_level_cache", lambda: 2**20)
+    clear()
+    yield
+    clear()
+
+
+@pytest.mark.parametrize("op", ["conv_forward", "conv_backward_input", "conv_backward_weight"])
+@pytest.mark.parametrize(
+    "g",
+    [
+        layer(8, 64, 56, 64),
+        layer(8, 128, 28, 128),
+        layer(8, 256, 14, 256),
+        layer(8, 512, 7, 512),
+        layer(4, 256, 28, 512),
+        layer(4, 512, 14, 512),
+        layer(1, 256, 56, 256),
+    ],
+    ids=lambda g: f"{g.batch}x{g.input[0]}-{g.in_channels}-{g.out_channels}",
+)
+def test_winograd_takes_a_quarter_of_the_arrays_at_most(usual_cpu, op, g):
+    config.threads = 2
+    plan = choose_way(op, g, "float32", PLENTY).plan
+    assert plan.algorithm == "winograd-4x4"
+    numbers = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
+    assert plan.workspace_bytes <= numbers  # a quarter, in bytes
+
+
+@pytest.mark.parametrize("op", ["conv_forward", "conv_backward_input", "conv_backward_weight"])
+def test_threads_do_not_decide_how_it_is_computed(usual_cpu, op):
+    """Else the bits would depend on them."""
+    for g in (layer(1, 256, 14, 256), layer(8, 32, 15, 64), layer(2, 64, 20, 48)):
+        found = set()
+        for threads in (1, 2, 3, 8, 64):
+            config.threads = threads
+            found.add(choose_way(op, g, "float32", PLENTY).tile)
+        assert len(found) == 1
 
 
 @pytest.mark.parametrize(("setting", "bound"), [("off", 5e-7), (2, 2e-6), ("auto", 1e-5)])

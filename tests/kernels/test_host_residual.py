@@ -98,14 +98,21 @@ def test_where_results_wait_for_the_last_chunk(
     assert_exact(y, np.maximum(plain + residual, 0))
 
 
-def test_winograd_adds_in_a_pass_of_its_own() -> None:
+@pytest.mark.parametrize("kind", [None, "relu", "elu"])
+def test_winograd_adds_as_it_stores(kind: str | None) -> None:
     engine = registry.engine("cpu:jit")
     g = square(2, 24, 13, 40, 3)
     x, w, bias, residual = numbers(g, "float32")
     config.winograd = 4
-    y = engine.conv_add_forward(x, w, bias, residual, g, PLENTY, Activation("relu"))
+    activation = None if kind is None else Activation(kind)
     separate = engine.conv_forward(x, w, bias, g, PLENTY) + residual
-    np.testing.assert_array_equal(y, np.maximum(separate, 0))
+    if activation is not None:
+        separate = engine.activation(separate, activation)
+    wide = np.repeat(residual, 2, axis=3)[..., ::2]
+    for weights in (w, engine.prepare_weights(w)):
+        for view in (residual, wide):
+            y = engine.conv_add_forward(x, weights, bias, view, g, PLENTY, activation)
+            np.testing.assert_array_equal(y, separate)
 
 
 def test_residuals_of_any_strides() -> None:

@@ -12,7 +12,7 @@ import pytest
 from gpuconv.geometry import ConvGeometry
 from gpuconv.testing import assert_exact, reference
 from gpuconv.testing.guards import guarded
-from gpuconv_kernels.host import winograd, winograd_filters, winograd_gradient
+from gpuconv_kernels.host import winograd, winograd_cut, winograd_filters, winograd_gradient
 from gpuconv_kernels.host.target import Host
 from gpuconv_kernels.host.winograd_filters import transform_weights
 from gpuconv_kernels.host.winograd_transforms import POINTS, matrices
@@ -31,7 +31,7 @@ def _usual(vectors_of):
     vectors_of(WIDE)
     yield
     set_threads(None)
-    winograd._plan.cache_clear()
+    winograd_cut.best.cache_clear()
     winograd_gradient._plan.cache_clear()
 
 
@@ -209,28 +209,47 @@ def test_relu_and_no_bias():
 # --- cutting the work ---------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_caches(monkeypatch):
-    """Many groups, parts, chunks and blocks in a small layer."""
-    monkeypatch.setattr(winograd, "_PRODUCT_BYTES", 1)
-    monkeypatch.setattr(winograd, "_CHUNK_BYTES", 1)
-    monkeypatch.setattr(winograd, "_FUSED_PRODUCT_BYTES", 24 * 36 * 64)
-    monkeypatch.setattr(winograd, "_FUSED_FILTER_BYTES", 1)
-    monkeypatch.setattr(winograd_gradient, "_TILE_BYTES", 1)
+def ways(g, m, count):
+    """All ways in which the layer might be cut for so many threads."""
+    tiles = g.batch * (-(-g.output[0] // m)) * (-(-g.output[1] // m))
+    of = winograd_cut.Layer(tiles, g.in_channels, g.out_channels, m, False, "float32", WIDE, count)
+    return [winograd_cut._plan(of, cut) for cut in dict.fromkeys(winograd_cut._cuts(of))]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_all_ways_of_cutting_give_the_same_bits(monkeypatch, count):
+    lanes = WIDE.lanes("float32")
+    g = layer(2, 2 * lanes + 1, 5 * lanes + 2, 13, 22)
+    x, w, bias, dy = values(g, np.float32)
+    wanted, *_ = expected(g, x, w, bias, dy)
+    y = np.empty_like(dy)
+    winograd.conv_forward(x, w, bias, y, g, False, 4)
+    assert_near(y, wanted, 4)
+    plans = ways(g, 4, 2)
+    assert any(p.cut.own for p in plans), "filters of every task"
+    assert any(p.cut.span < g.in_channels for p in plans), "products that stay in memory"
+    assert any(p.cut.together < p.cut.groups for p in plans), "filters transformed again"
+    assert any(p.cut.block < g.out_channels and not p.cut.own for p in plans), "blocks of filters"
+    assert any(p.cut.parts > 1 and not p.cut.own for p in plans), "a block in parts"
+    assert any(p.cut.held > p.cut.chunk for p in plans), "patches that serve several chunks"
+    assert len({p.cut.vectors for p in plans}) > 1
+    set_threads(count)
+    for plan in plans if count == 2 else ways(g, 4, count)[::5]:
+        monkeypatch.setattr(winograd, "best", lambda of, limit, plan=plan: plan)
+        again = np.full_like(y, np.nan)
+        winograd.conv_forward(x, w, bias, again, g, False, 4)
+        assert again.tobytes() == y.tobytes(), plan
+
+
+def test_the_bits_depend_neither_on_threads_nor_on_when_filters_are_transformed(monkeypatch):
+    monkeypatch.setattr(winograd_gradient, "_PARTS", (2,))
     monkeypatch.setattr(winograd_gradient, "_LEAST_TILES", 25)
+    monkeypatch.setattr(winograd_gradient, "_GROUPS", (8,))
     monkeypatch.setattr(winograd_gradient, "_BLOCK_BYTES", 64)
-
-
-def test_the_bits_depend_neither_on_threads_nor_on_when_filters_are_transformed(small_caches):
     lanes = WIDE.lanes("float32")
     g = layer(2, 2 * lanes + 1, 3 * lanes + 2, 21, 22)
     x, w, bias, dy = values(g, np.float32)
-    plan = winograd._plan(g, 4, False, None, "float32", WIDE, 2)
-    assert not plan.fused
-    assert plan.cut.groups > 1
-    assert plan.cut.chunk < g.in_channels
-    assert winograd._plan(g, 4, False, 0, "float32", WIDE, 2).fused
-    assert winograd_gradient._plan(g, 4, "float32", WIDE, 2).cut.parts > 1
+    assert winograd_gradient._plan(g, 4, None, "float32", WIDE, 2).cut.parts == 2
     results = []
     for count in (1, 2, 3):
         set_threads(count)
@@ -239,6 +258,7 @@ def test_the_bits_depend_neither_on_threads_nor_on_when_filters_are_transformed(
         winograd.conv_forward(x, w, bias, y, g, False, 4, limit=0)
         winograd.conv_backward_input(dy, w, dx, g, 4, limit=0)
         results.append((y, dx))
+        y, dx = np.empty_like(y), np.empty_like(x)
         winograd.conv_forward(x, w, bias, y, g, False, 4, kept=transform_weights(w, 4))
         kept = transform_weights(w, 4, backward=True)
         winograd.conv_backward_input(dy, w, dx, g, 4, kept=kept)
@@ -248,6 +268,48 @@ def test_the_bits_depend_neither_on_threads_nor_on_when_filters_are_transformed(
             assert one.tobytes() == other.tobytes()
     for actual, wanted in zip(results[0], expected(g, x, w, bias, dy), strict=True):
         assert_near(actual, wanted, 4)
+
+
+def test_blocks_of_channels_leave_the_bits_of_the_gradient(monkeypatch):
+    """Groups and parts, which the shape decides, are rounded each by itself."""
+    g = layer(2, 40, 24, 21, 22)
+    x, _, _, dy = values(g, np.float32)
+    monkeypatch.setattr(winograd_gradient, "_PARTS", (1,))
+    monkeypatch.setattr(winograd_gradient, "_GROUPS", (8,))
+    results = set()
+    for block in (256, 128, 64):
+        monkeypatch.setattr(winograd_gradient, "_BLOCK_BYTES", block)
+        winograd_gradient._plan.cache_clear()
+        dw = np.empty(g.w_shape, np.float32)
+        gradient(dy, x, dw, g, 4)
+        results.add(dw.tobytes())
+    assert len(results) == 1
+
+
+# --- a residual ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("relu", [False, True])
+def test_a_residual_is_added_before_the_relu(relu, dtype):
+    """Bit by bit what a pass of its own adds, whole tiles or not, and nothing beside is read."""
+    for g in (layer(2, 16, 16, 8, 8), layer(1, 20, 70, 9, 7), layer(1, 5, 7, 3, 5)):
+        x, w, bias, residual = values(g, dtype)
+        residual[0, 0, 0, 0], residual[-1, -1, -1, -1] = np.nan, np.inf
+        plain = np.empty_like(residual)
+        winograd.conv_forward(x, w, bias, plain, g, False, 4)
+        wanted = plain + residual
+        if relu:
+            wanted = np.where(wanted < 0, 0, wanted)
+        for kept in (None, transform_weights(w, 4)):
+            blank = np.full(g.y_shape, np.nan, dtype)
+            with guarded(x, w, bias, residual, blank) as (a, b, c, r, y):
+                r.flags.writeable = False
+                winograd.conv_forward(a, b, c, y, g, relu, 4, kept, residual=r)
+            np.testing.assert_array_equal(y, wanted)
+
+
+# --- what it says --------------------------------------------------------------------------
 
 
 def test_refusals():
@@ -284,14 +346,19 @@ def test_workspace_is_what_is_allocated():
             tracemalloc.stop()
             told = winograd.workspace_bytes(op, g, "float32", 4)
             assert told <= peak <= told + 20_000, op
-    all_filters = winograd_filters.transformed_bytes(16, 16, 4, "float32", WIDE)
     ahead = winograd.workspace_bytes("conv_forward", many, "float32", 4)
     kept = winograd.workspace_bytes("conv_forward", many, "float32", 4, kept=True)
-    assert kept == ahead - all_filters
+    assert kept < ahead
 
 
-def test_a_limit_is_kept_where_possible():
-    g = layer(1, 256, 256, 56, 56)
-    ahead = winograd.workspace_bytes("conv_forward", g, "float32", 4)
-    assert winograd.workspace_bytes("conv_forward", g, "float32", 4, limit=ahead) == ahead
-    assert winograd.workspace_bytes("conv_forward", g, "float32", 4, limit=ahead - 1) < ahead / 2
+@pytest.mark.parametrize("op", ["conv_forward", "conv_backward_weight"])
+def test_a_limit_is_kept_where_possible(op):
+    set_threads(2)
+    g = layer(4, 256, 256, 28, 28)
+    free = winograd.workspace_bytes(op, g, "float32", 4)
+    for limit in (free, free // 2, 2**21):
+        assert winograd.workspace_bytes(op, g, "float32", 4, limit=limit) <= limit
+    least = winograd.workspace_bytes(op, g, "float32", 4, limit=0)
+    assert 0 < least < 2**21
+    times = [winograd.estimate(op, g, "float32", 4, limit) for limit in (None, 2**21, 2**16)]
+    assert times == sorted(times)

@@ -11,21 +11,25 @@ some of the filters; what it needs in between stays in the cache of its core::
     +--------+ |               | +-----+                      | +-----+   bias, ReLU   tiles
       +--------+               +-----+        U: G w G^T      +-----+
 
-    for a group of tiles:
-        for 64 filters:
-            for a chunk of channels:
-                transform the patches, unless they are still there from the filters before
-                transform the filters, unless they were transformed ahead
-                for e in t * t elements:
-                    for 6 tiles: micro-kernel: 6 x 64 products += chunk
-            transform the products, store
+    for some groups of tiles:
+        for a block of filters:
+            for a span of channels:
+                all threads: transform the filters, unless they were transformed before
+                for each group, 64 filters at a time:
+                    for a chunk of channels:
+                        transform the patches, unless they are still there from the filters before
+                        for e in t * t elements:
+                            for 6 tiles: micro-kernel: 6 x 64 products += chunk
+                    after the last span: transform the products, store
 
 backward_input is the same kernel: a convolution of ``dy`` with the taps in reverse order, the
 weights transposed while they are transformed.
 
-Transformed filters are 1.8, 4 or 7 times as large as the weights. If they are needed for several
-groups of tiles, they are transformed ahead, by all threads; for few tiles, or where memory is
-short, each chunk is transformed where it is needed and never leaves the cache.
+Transformed filters are 1.8, 4 or 7 times as large as the weights. How much of all this is in memory
+at once, and how often it is transformed again, is decided in :mod:`winograd_cut`. A phase that
+writes filters begins when those who read the ones before have finished, and is awaited by those who
+read them. Where there are few tiles, every task transforms the filters of its chunks itself: they
+never leave the cache of its core, and nobody waits.
 
 Transforms round more than plain sums do. Relative error in float32 against float64, x and w normal,
 24 x 24 pixels, 64 filters (norm of the difference / norm of y; largest difference / largest y)::
@@ -46,7 +50,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,45 +57,36 @@ import numpy as np
 from gpuconv_kernels.host import winograd_gradient
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, zeros
-from gpuconv_kernels.host.microkernel import RELU, multiply, pixel_kernel, rows_for, vectors_for
+from gpuconv_kernels.host.microkernel import RELU, multiply, pixel_kernel, rows_for
 from gpuconv_kernels.host.parallel import run, take
-from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, host
-from gpuconv_kernels.host.winograd_filters import (
-    packed_bytes,
-    steps_of,
-    transform_block,
-    transform_weights,
-    transformed_bytes,
-)
+from gpuconv_kernels.host.spinning import add, patience
+from gpuconv_kernels.host.target import ITEMSIZE, Host, host
+from gpuconv_kernels.host.winograd_cut import Layer, Plan, best, excess
+from gpuconv_kernels.host.winograd_filters import steps_of, transform_block
 from gpuconv_kernels.host.winograd_tiles import (
     aligned,
     apart,
+    claim,
     fill_table,
     locate,
-    offsets_of,
     read,
     tail_padded,
     up,
+    wait_for,
     with_channels_together,
     write,
 )
-from gpuconv_kernels.host.winograd_transforms import transform_input, transform_output
+from gpuconv_kernels.host.winograd_transforms import (
+    add_residual,
+    transform_input,
+    transform_output,
+)
 from gpuconv_kernels.threads import threads
 
 Array = Any
 
-_CHUNK_BYTES = 24 * 1024
-"""Filters of one element and one chunk: should stay in the L1 cache while tiles stream by."""
-_PRODUCT_BYTES = 224 * 1024
-"""Products of a group and a block of filters: a part of the L2 cache."""
-_LEAST_GROUP = 20
-"""Tiles that filters are read for at least."""
-_FUSED_PRODUCT_BYTES = 1280 * 1024
-"""Products where every group transforms the filters anew, so that there should be few groups."""
-_FUSED_FILTER_BYTES = 320 * 1024
-"""Filters of a chunk, transformed where they are needed: a part of the L2 cache."""
-_TASKS_A_THREAD = 4
-
+_APART = 8
+"""Words from a counter to the next, which is on a line of its own."""
 
 # --- what can be done, and in what memory --------------------------------------------------
 
@@ -123,117 +117,31 @@ def workspace_bytes(
         limit: as of ``conv_forward``.
     """
     if op == "conv_backward_weight":
-        return winograd_gradient.workspace_bytes(geometry, dtype, m)
+        return winograd_gradient.workspace_bytes(geometry, dtype, m, limit)
     g = geometry.backward_input_phases[0].geometry if op == "conv_backward_input" else geometry
-    return _plan(g, m, kept, limit, dtype, host(), threads()).workspace
+    return plan(g, m, kept, limit, dtype, host(), threads()).workspace
 
 
-@dataclass(frozen=True)
-class Cut:
-    """How the work is cut.
+def estimate(op: str, geometry: Any, dtype: str, m: int, limit: int | None) -> float:
+    """Return the multiply-adds in whose time two threads carry out ``op``, all counted.
 
-    Attributes:
-        vectors: of filters that are computed together.
-        group, groups: tiles of a group, a multiple of the micro-kernel's rows; how many groups.
-        part, parts: filters of a task, a multiple of the vectors' lanes; how many parts.
-        chunk: channels of a chunk of the sum, a multiple of a vector's lanes.
-        held: channels whose transformed patches are in memory at once: a chunk, or all.
+    Memory beyond ``limit`` is added. The same for any number of threads, so that what is chosen by
+    it does not depend on them.
     """
-
-    vectors: int
-    group: int
-    groups: int
-    part: int
-    parts: int
-    chunk: int
-    held: int
+    if op == "conv_backward_weight":
+        return winograd_gradient.estimate(geometry, dtype, m, limit)
+    g = geometry.backward_input_phases[0].geometry if op == "conv_backward_input" else geometry
+    how = plan(g, m, False, limit, dtype, host(), 2)
+    return 2 * how.time * (1 + excess(how.workspace, limit))
 
 
-def cut(
-    tiles: int, channels: int, filters: int, m: int, ahead: bool, dtype: str, of: Host, count: int
-) -> Cut:
-    """Cut the work for ``count`` threads; ``ahead``: the filters have been transformed."""
-    lanes, itemsize = of.lanes(dtype), ITEMSIZE[dtype]
-    vectors = vectors_for(filters, dtype, of)
-    rows, width = rows_for(vectors, of), vectors * lanes
-    blocks = -(-filters // width)
-    tile_bytes = (m + 2) ** 2 * width * itemsize
-    if ahead:
-        groups = max(1, round(tiles / max(_LEAST_GROUP, _PRODUCT_BYTES // tile_bytes)))
-        most = _CHUNK_BYTES // (width * itemsize)
-    else:
-        groups = -(-tiles * tile_bytes // _FUSED_PRODUCT_BYTES)
-        most = _FUSED_FILTER_BYTES // tile_bytes
-    most = max(1, most // lanes) * lanes
-    chunk = up(-(-channels // -(-channels // most)), lanes)
-    group = up(-(-tiles // groups), rows)
-    groups = -(-tiles // group)
-    parts = min(blocks, -(-_TASKS_A_THREAD * count // groups)) if ahead else blocks
-    part = -(-blocks // parts)
-    held = up(channels, lanes) if part > 1 else chunk
-    return Cut(vectors, group, groups, part * width, -(-blocks // part), chunk, held)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """``fused``: filters are transformed where they are needed; ``offsets``: of scratch memory."""
-
-    cut: Cut
-    fused: bool
-    slots: int
-    v_row: int
-    offsets: tuple[int, ...]
-    workspace: int
-
-
-@functools.lru_cache(maxsize=1024)
-def _plan(g: Any, m: int, kept: bool, limit: int | None, dtype: str, of: Host, count: int) -> _Plan:
-    channels, filters = g.in_channels, g.out_channels
+def plan(
+    geometry: Any, m: int, kept: bool, limit: int | None, dtype: str, of: Host, count: int
+) -> Plan:
+    """Return how ``conv_forward`` cuts its work for ``count`` threads."""
+    g = geometry
     tiles = max(1, g.batch) * (-(-g.output[0] // m)) * (-(-g.output[1] // m))
-
-    def plan(ahead: bool) -> _Plan:
-        c = cut(tiles, channels, filters, m, ahead, dtype, of, count)
-        slots = min(count, c.groups * c.parts)
-        v_row = c.held * ITEMSIZE[dtype]
-        v_row += LINE if v_row % (8 * LINE) == 0 else 0
-        offsets = _scratch(c, v_row, filters, m, not ahead, dtype, of)
-        workspace = slots * offsets[-1]
-        if ahead and not kept:
-            workspace += transformed_bytes(channels, filters, m, dtype, of)
-        return _Plan(c, not ahead, slots, v_row, offsets, workspace)
-
-    ahead = plan(True)
-    if kept:
-        return ahead
-    fused = plan(False)
-    short = limit is not None and fused.workspace < ahead.workspace > limit
-    return fused if fused.cut.groups == 1 or short else ahead
-
-
-def _scratch(
-    c: Cut, v_row: int, filters: int, m: int, fused: bool, dtype: str, of: Host
-) -> tuple[int, ...]:
-    """Where in a worker's scratch memory its parts begin, in the order of ``convolve``."""
-    itemsize, lanes = ITEMSIZE[dtype], of.lanes(dtype)
-    width, elements = c.vectors * lanes, (m + 2) ** 2
-    return offsets_of(
-        [
-            c.group * elements * v_row,
-            elements * apart(c.chunk * width * itemsize) if fused else 0,
-            c.group * elements * width * itemsize,
-            c.group * elements * 8,
-            c.group * m * m * 8,
-            c.group * 8,
-            c.group * elements * 8,
-            elements * lanes * itemsize,
-            elements * 8,
-            m * m * lanes * itemsize,
-            m * m * 8,
-            up(filters, width) * itemsize,
-            width * itemsize,
-            packed_bytes(c.vectors, dtype, of) if fused else 0,
-        ]
-    )
+    return best(Layer(tiles, g.in_channels, g.out_channels, m, kept, dtype, of, count), limit)
 
 
 # --- the operations ------------------------------------------------------------------------
@@ -249,6 +157,7 @@ def conv_forward(
     m: int,
     kept: Array | None = None,
     limit: int | None = None,
+    residual: Array | None = None,
 ) -> None:
     """Write ``y`` (N, *out, F) from ``x`` (N, *in, C), ``w`` (3, 3, C, F) and ``bias`` (F,).
 
@@ -259,10 +168,12 @@ def conv_forward(
         relu: whether negative results become 0.
         m: extent of a tile: 2, 4 or 6.
         kept: ``transform_weights(w, m)``, if the caller has it; ``w`` is then not read.
-        limit: bytes to be allocated at most, if possible: filters are transformed again and again,
-            which takes longer, if there is no room for all of them.
+        limit: bytes that should not be exceeded: filters and patches are transformed again and
+            again, if that does not take much longer; see :func:`winograd_cut.best`.
+        residual: like ``y``; it is added before the ReLU.
     """
-    _convolve(x, w, bias, y, geometry, RELU if relu else 0, m, kept, limit, False)
+    finish = RELU if relu else 0
+    _convolve(x, w, bias, y, geometry, finish, m, kept, limit, False, residual)
 
 
 def conv_backward_input(
@@ -293,23 +204,24 @@ def _convolve(
     kept: Array | None,
     limit: int | None,
     backward: bool,
+    residual: Array | None = None,
 ) -> None:
     if y.size == 0:
         return
-    dtype, of, count = y.dtype.name, host(), threads()
+    dtype, of = y.dtype.name, host()
     channels, filters = g.in_channels, g.out_channels
-    plan = _plan(g, m, kept is not None, limit, dtype, of, count)
-    c, width_bytes = plan.cut, plan.cut.vectors * of.vector_bytes
+    how = plan(g, m, kept is not None, limit, dtype, of, threads())
+    c, width_bytes = how.cut, how.cut.vectors * of.vector_bytes
     rows = rows_for(c.vectors, of)
+    of_step = c.chunk if c.own else channels if kept is not None else c.span
     x, w = with_channels_together(x), np.ascontiguousarray(w)
-    if kept is None and not plan.fused:
-        kept = transform_weights(w, m, backward)
     given = np.zeros(filters, dtype) if bias is None else np.ascontiguousarray(bias)
     nothing = zeros(up(channels, of.lanes(dtype)) * y.itemsize + width_bytes)
-    scratch, workers = aligned(plan.slots * plan.offsets[-1]), np.zeros(1, np.int64)
+    shared, scratch = aligned(how.shared), aligned(how.slots * how.offsets[-1])
+    words = np.zeros(2 * _APART + sum(how.tickets), np.int64)
     run(
         convolution(dtype, of, m),
-        c.groups * c.parts,
+        how.slots,
         address(x),
         address(w),
         0 if kept is None else address(kept),
@@ -317,6 +229,7 @@ def _convolve(
         address(y),
         address(nothing),
         finish,
+        0 if residual is None else address(residual) - address(y),
         pixel_kernel(dtype, of, rows, c.vectors),
         (rows, c.vectors),
         (g.batch, channels, filters),
@@ -325,10 +238,22 @@ def _convolve(
         x.strides[:3],
         y.strides[:3],
         steps_of(channels, filters, y.itemsize, backward),
-        (c.group, c.part, c.parts, c.chunk, c.held),
-        (plan.v_row, apart(c.chunk * width_bytes), apart(channels * width_bytes)),
-        (address(workers), plan.slots, address(scratch)),
-        plan.offsets,
+        (
+            c.group,
+            c.groups,
+            c.together,
+            c.block,
+            c.part,
+            c.span,
+            c.chunk,
+            c.held,
+            c.own,
+            *how.piece,
+        ),
+        (how.v_row, apart(of_step * width_bytes)),
+        (how.slots, address(scratch), address(shared), how.filters_at),
+        how.offsets,
+        (address(words), *how.tickets, *patience()),
     )
 
 
@@ -346,43 +271,54 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
     lanes, itemsize, vector_bytes = host.lanes(dtype), ITEMSIZE[dtype], host.vector_bytes
     elements, pixels = (m + 2) ** 2, m * m
     patch_in = tail_padded(dtype, host, transform_input(dtype, host, m), elements)
-    tile_out = transform_output(dtype, host, m)
+    tile_out, add_pixels = transform_output(dtype, host, m), add_residual(dtype, host, m)
     filters_in = transform_block(dtype, host, m)
     number, put, zero = read(dtype), write(dtype), np.dtype(dtype).type(0)
     word, put_word = read("int64"), write("int64")
+    apart_bytes = 8 * _APART
 
     def convolve(  # type: ignore[no-untyped-def]
-        counter, tasks, x, w, kept, bias, y, zeros, finish, kernel,
-        block, sizes, extents, grid, x_steps, y_steps, w_steps, cut, steps, memory, offsets,
+        counter, tasks, x, w, kept, bias, y, zeros, finish, added, kernel,
+        tile, sizes, extents, grid, x_steps, y_steps, w_steps, cut, steps, memory, offsets, words,
     ):  # fmt: skip
-        # kernel: address of the micro-kernel; block: (its rows, its vectors); sizes: (images,
-        # channels, filters); extents: (input height, width, output height, width);
-        # grid: (rows of tiles, tiles in a row, padding above, left); steps in bytes: (image,
-        # height, width), w_steps: (first, tap, channel, filter); cut: (tiles of a group, filters
-        # of a part, parts, channels of a chunk, channels held); steps: (transformed patches: tile;
-        # transformed filters: element, of a chunk, of all); memory: (counter of workers, how many
-        # there is scratch memory for, its address)
-        rows, vectors = block
+        # added: bytes from y to what is added, or 0; kernel: address of the micro-kernel; tile:
+        # (its rows, its vectors); sizes: (images, channels, filters); extents: (input height,
+        # width, output height, width); grid: (rows of tiles, tiles in a row, padding above, left);
+        # steps in bytes: (image, height, width), w_steps: (first, tap, channel, filter); cut:
+        # (tiles of a group, groups, groups together, filters of a block, of a part, channels of a
+        # span, of a chunk, channels held, whether tasks have filters of their own, channels and
+        # vectors of filters that are transformed as one task); steps: (transformed patches: tile;
+        # transformed filters: element); memory: (threads that there is scratch memory for, its
+        # address, address of what they share, bytes of the filters in there); words: (address,
+        # tickets of filters, tickets of products, patience)
+        rows, vectors = tile
         width, width_bytes = vectors * lanes, vectors * vector_bytes
         images, channels, filters = sizes
-        group, part, parts, chunk, held = cut
-        v_row, step_of_chunk, step_of_all = steps
-        slot = take(memory[0])
-        if slot >= memory[1]:
+        group, groups, together, across, part, span, chunk, held, own, piece, at_once = cut
+        v_row, step = steps
+        slots, shared = memory[0], memory[2]
+        slot = take(words[0])
+        if slot >= slots:
             return
-        at = memory[2] + slot * offsets[14]
-        v, u, products = at + offsets[0], at + offsets[1], at + offsets[2]
-        pixel_table, place_table = at + offsets[3], at + offsets[4]
-        row_table, target_table = at + offsets[5], at + offsets[6]
-        patch, patch_table = at + offsets[7], at + offsets[8]
-        spare, spare_table = at + offsets[9], at + offsets[10]
-        trash, start, packed = at + offsets[11], at + offsets[12], at + offsets[13]
+        done = words[0] + apart_bytes
+        filter_tickets = done + apart_bytes
+        product_tickets = filter_tickets + 8 * words[1]
+        at = memory[1] + slot * offsets[14]
+        v = at + offsets[0]
+        pixel_table, place_table = at + offsets[2], at + offsets[3]
+        row_table, target_table = at + offsets[4], at + offsets[5]
+        patch, patch_table = at + offsets[6], at + offsets[7]
+        spare, spare_table = at + offsets[8], at + offsets[9]
+        trash, start, packed = at + offsets[10], at + offsets[11], at + offsets[12]
+        u = at + offsets[13]
         tiles = images * grid[0] * grid[1]
+        product_bytes = group * elements * width_bytes
 
         # Transformed patches and products: block of rows, element, row, number.
         for i in range(group):
-            put_word(row_table + 8 * i, v + (i // rows * elements * rows + i % rows) * v_row)
-        fill_table(target_table, group * elements, products, width_bytes)
+            place = i // rows * elements * rows + i % rows
+            put_word(row_table + 8 * i, v + place * v_row)
+            put_word(target_table + 8 * i, place * width_bytes)
         fill_table(patch_table, elements, patch, vector_bytes)
         fill_table(spare_table, pixels, spare, vector_bytes)
         for i in range(elements * lanes):
@@ -390,90 +326,149 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
 
         located = -1
         transformed = -1
-        task = take(counter)
-        while task < tasks:
-            # Tasks of one group follow each other: its transformed patches may still be there.
-            first = task // parts * group
-            here = min(group, tiles - first)
-            blocks = -(-here // rows)
-            if first != located:
-                located = first
-                transformed = -1
-                locate(
-                    pixel_table, first, here, blocks * rows, m + 2, m, grid, grid[2], grid[3],
-                    extents[0], extents[1], x, x_steps, zeros,
-                )  # fmt: skip
-                locate(
-                    place_table, first, here, here, m, m, grid, 0, 0,
-                    extents[2], extents[3], y, y_steps, trash,
-                )  # fmt: skip
-            f_first = task % parts * part
-            for f in range(f_first, min(f_first + part, filters), width):
-                used = min(width, filters - f)
-                for c in range(0, channels, chunk):
-                    count = min(chunk, channels - c)
-                    c_held = c // held * held
-                    if c_held != transformed:
-                        transformed = c_held
-                        for i in range(blocks * rows):
-                            for c_in in range(c_held, min(c_held + held, channels), lanes):
-                                patch_in(
-                                    pixel_table + i * elements * 8, c_in * itemsize,
-                                    min(lanes, channels - c_in), patch_table,
-                                    word(row_table + 8 * i) + (c_in - c_held) * itemsize,
-                                    rows * v_row,
+        phase = 0
+        before = 0  # tasks of the phases before this one
+        for g_first in range(0, groups, together):
+            for f_first in range(0, filters, across):
+                f_last = min(f_first + across, filters)
+                parts = -(-(f_last - f_first) // part)
+                for c_first in range(0, channels, span):
+                    c_last = min(c_first + span, channels)
+                    phase += 1
+                    filters_at = kept
+                    if not kept and not own:
+                        # Nobody reads the filters before; then all are there that will be read.
+                        filters_at = shared
+                        wait_for(done, before, words[3], words[4])
+                        pieces = -(-(c_last - c_first) // piece)
+                        count = -(-(f_last - f_first) // width) * (vectors // at_once) * pieces
+                        for i in range(count):
+                            one = (i + slot * count // slots) % count
+                            if claim(filter_tickets + 8 * one, phase):
+                                vector = one // pieces * at_once
+                                f = f_first + vector * lanes
+                                c = c_first + one % pieces * piece
+                                filters_in(
+                                    w + w_steps[0] + c * w_steps[2] + f * w_steps[3],
+                                    w_steps[1], w_steps[2], w_steps[3],
+                                    min(piece, c_last - c),
+                                    max(0, min(at_once * lanes, filters - f)), at_once,
+                                    packed,
+                                    shared + vector // vectors * elements * step
+                                    + vector % vectors * vector_bytes + (c - c_first) * width_bytes,
+                                    width_bytes, step,
                                 )  # fmt: skip
-                    if kept:
-                        step = step_of_all
-                        filters_at = kept + f // width * elements * step + c * width_bytes
-                    else:
-                        step, filters_at = step_of_chunk, u
-                        filters_in(
-                            w + w_steps[0] + c * w_steps[2] + f * w_steps[3],
-                            w_steps[1], w_steps[2], w_steps[3], count, used, vectors,
-                            packed, u, step,
-                        )  # fmt: skip
-                    for e in range(elements):
-                        for q in range(blocks):
-                            multiply(
-                                kernel,
-                                row_table + 8 * q * rows,
-                                zeros,
-                                1,
-                                e * rows * v_row + (c - c_held) * itemsize,
-                                row_table + 8 * q * rows,
-                                filters_at + e * step,
-                                count,
-                                target_table + 8 * (q * elements + e) * rows,
-                                0,
-                                zeros,
-                                c,
-                                0,
-                            )
-                for j in range(width):
-                    value = zero
-                    if j < used:
-                        value = number(bias + (f + j) * itemsize)
-                    put(start + j * itemsize, value)
-                for i in range(here):
-                    product = products + (i // rows * elements * rows + i % rows) * width_bytes
-                    places = place_table + i * pixels * 8
-                    for k in range(0, used, lanes):
-                        whole = k + lanes <= used
-                        shift = (f + k) * itemsize
-                        tile_out(
-                            product + k * itemsize,
-                            rows * width_bytes,
-                            places if whole else spare_table,
-                            shift if whole else 0,
-                            start + k * itemsize,
-                            finish,
-                        )
-                        if not whole:
-                            for p in range(pixels):
-                                source, to = spare + p * vector_bytes, word(places + 8 * p) + shift
-                                for j in range(used - k):
-                                    put(to + j * itemsize, number(source + j * itemsize))
-            task = take(counter)
+                                add(done, 1)
+                        before += count
+                        wait_for(done, before, words[3], words[4])
+                    count = min(together, groups - g_first) * parts
+                    for i in range(count):
+                        # Each thread begins somewhere else, and has the same groups every time.
+                        one = (i + slot * count // slots) % count
+                        if not claim(product_tickets + 8 * one, phase):
+                            continue
+                        first = (g_first + one // parts) * group
+                        here = min(group, tiles - first)
+                        blocks = -(-here // rows)
+                        if first != located:
+                            located = first
+                            transformed = -1
+                            locate(
+                                pixel_table, first, here, blocks * rows, m + 2, m, grid, grid[2],
+                                grid[3], extents[0], extents[1], x, x_steps, zeros,
+                            )  # fmt: skip
+                            locate(
+                                place_table, first, here, here, m, m, grid, 0, 0,
+                                extents[2], extents[3], y, y_steps, trash,
+                            )  # fmt: skip
+                        f_part = f_first + one % parts * part
+                        products = at + offsets[1]
+                        if span < channels:
+                            products = shared + memory[3] + one * (across // width) * product_bytes
+                        for f in range(f_part, min(f_part + part, f_last), width):
+                            used = min(width, filters - f)
+                            of_filters = filters_at + (f - f_first) // width * elements * step
+                            for c in range(c_first, c_last, chunk):
+                                some = min(chunk, c_last - c)
+                                of_chunk = of_filters + (c - c_first) * width_bytes
+                                if own:
+                                    of_chunk = u
+                                    filters_in(
+                                        w + w_steps[0] + c * w_steps[2] + f * w_steps[3],
+                                        w_steps[1], w_steps[2], w_steps[3], some, used, vectors,
+                                        packed, u, width_bytes, step,
+                                    )  # fmt: skip
+                                c_held = c_first + (c - c_first) // held * held
+                                if c_held != transformed:
+                                    transformed = c_held
+                                    c_end = min(c_held + held, c_last)
+                                    for i_row in range(blocks * rows):
+                                        for c_in in range(c_held, c_end, lanes):
+                                            patch_in(
+                                                pixel_table + i_row * elements * 8,
+                                                c_in * itemsize,
+                                                min(lanes, channels - c_in), patch_table,
+                                                word(row_table + 8 * i_row)
+                                                + (c_in - c_held) * itemsize,
+                                                rows * v_row,
+                                            )  # fmt: skip
+                                for e in range(elements):
+                                    for q in range(blocks):
+                                        multiply(
+                                            kernel,
+                                            row_table + 8 * q * rows,
+                                            zeros,
+                                            1,
+                                            e * rows * v_row + (c - c_held) * itemsize,
+                                            row_table + 8 * q * rows,
+                                            of_chunk + e * step,
+                                            some,
+                                            target_table + 8 * q * rows,
+                                            products + e * rows * width_bytes,
+                                            zeros,
+                                            c,
+                                            0,
+                                        )
+                            if c_last == channels:
+                                for j in range(width):
+                                    value = zero
+                                    if j < used:
+                                        value = number(bias + (f + j) * itemsize)
+                                    put(start + j * itemsize, value)
+                                for i_tile in range(here):
+                                    place = i_tile // rows * elements * rows + i_tile % rows
+                                    product = products + place * width_bytes
+                                    places = place_table + i_tile * pixels * 8
+                                    for k in range(0, used, lanes):
+                                        whole = k + lanes <= used
+                                        shift = (f + k) * itemsize
+                                        tile_out(
+                                            product + k * itemsize,
+                                            rows * width_bytes,
+                                            places if whole else spare_table,
+                                            shift if whole else 0,
+                                            start + k * itemsize,
+                                            0 if added else finish,
+                                        )
+                                        if added and whole:
+                                            add_pixels(places, shift, added, trash, finish)
+                                        if not whole:
+                                            for p in range(pixels):
+                                                source = spare + p * vector_bytes
+                                                to = word(places + 8 * p)
+                                                more = added if to != trash else 0
+                                                for j in range(used - k):
+                                                    value = number(source + j * itemsize)
+                                                    place = to + shift + j * itemsize
+                                                    if more:
+                                                        value += number(place + more)
+                                                        if finish and value < zero:
+                                                            value = zero
+                                                    put(place, value)
+                            if span < channels:
+                                products += product_bytes
+                        if not kept and not own:
+                            add(done, 1)
+                    before += count
 
     return convolve

@@ -35,9 +35,11 @@ _CHUNK = 64
 """Channels of a task."""
 
 
-def transformed_bytes(channels: int, filters: int, m: int, dtype: str, of: Host) -> int:
-    """Size of the transformed filters of a layer."""
-    width = vectors_for(filters, dtype, of) * of.lanes(dtype)
+def transformed_bytes(
+    channels: int, filters: int, m: int, dtype: str, of: Host, vectors: int | None = None
+) -> int:
+    """Size of transformed filters, in blocks of the usual ``vectors`` for so many or of others."""
+    width = (vectors or vectors_for(filters, dtype, of)) * of.lanes(dtype)
     return -(-filters // width) * (m + 2) ** 2 * apart(channels * width * ITEMSIZE[dtype])
 
 
@@ -114,7 +116,8 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                 w + w_steps[0] + c * w_steps[2] + f * w_steps[3],
                 w_steps[1], w_steps[2], w_steps[3],
                 min(chunk, channels - c), min(width, filters - f), vectors, packed,
-                u + f // width * elements * step + c * vectors * vector_bytes, step,
+                u + f // width * elements * step + c * vectors * vector_bytes,
+                vectors * vector_bytes, step,
             )  # fmt: skip
             task = take(counter)
 
@@ -123,17 +126,17 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
 
 @functools.cache
 def transform_block(dtype: str, host: Host, m: int) -> Any:
-    """Return ``f(w, tap, c_step, f_step, count, used, vectors, packed, u, step)`` for kernels.
+    """Return ``f(w, tap, c_step, f_step, count, used, vectors, packed, u, row, step)`` for kernels.
 
-    It transforms ``count`` channels of the ``used`` filters of a block, and zeros for the rest of
-    the block, to ``u``, elements ``step`` bytes apart.
+    It transforms ``count`` channels of ``used`` filters, and zeros for the rest of so many
+    ``vectors``, to ``u``: channels are ``row`` bytes apart, elements ``step``.
     """
     lanes, itemsize = host.lanes(dtype), ITEMSIZE[dtype]
     vector_bytes = host.vector_bytes
     filter_in, transpose = transform_filter(dtype, host, m), transpose_block(dtype, host)
     number, put, zero = read(dtype), write(dtype), np.dtype(dtype).type(0)
 
-    def transform(w, tap, c_step, f_step, count, used, vectors, packed, u, step):  # type: ignore[no-untyped-def]
+    def transform(w, tap, c_step, f_step, count, used, vectors, packed, u, row, step):  # type: ignore[no-untyped-def]
         width, width_bytes = vectors * lanes, vectors * vector_bytes
         in_place = f_step == itemsize and used == width
         for c in range(0, count, lanes):
@@ -158,7 +161,7 @@ def transform_block(dtype: str, host: Host, m: int) -> Any:
                 for k in range(vectors):
                     filter_in(
                         source + i * s_step + k * vector_bytes, s_tap,
-                        u + (c + i) * width_bytes + k * vector_bytes, step,
+                        u + (c + i) * row + k * vector_bytes, step,
                     )  # fmt: skip
 
     return inlined(transform)

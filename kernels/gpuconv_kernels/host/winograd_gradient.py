@@ -20,14 +20,14 @@ A task is a block of channels, a block of filters and some of the tiles::
             for 6 channels: micro-kernel: 6 x 64 sums += the group
     transform the sums
 
-How many parts the tiles are cut into is decided by the shape alone, and their gradients are added
-in order, so the bits do not depend on the number of threads.
+How tiles are cut into groups and parts is decided by the shape and the limit of memory, and what
+they give is added in order, so the bits do not depend on the number of threads.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,8 @@ from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, zeros
 from gpuconv_kernels.host.microkernel import channel_kernel, multiply, rows_for, vectors_for
 from gpuconv_kernels.host.parallel import run, take
-from gpuconv_kernels.host.target import ITEMSIZE, Host, host
+from gpuconv_kernels.host.target import ITEMSIZE, Host, host, second_level_cache
+from gpuconv_kernels.host.winograd_cut import excess, worth
 from gpuconv_kernels.host.winograd_tiles import (
     aligned,
     apart,
@@ -59,16 +60,26 @@ from gpuconv_kernels.threads import threads
 
 Array = Any
 
-_TILE_BYTES = 448 * 1024
-"""Transformed tiles of a group: a part of the L2 cache, beside the sums."""
-_LEAST_GROUP = 20
-"""Tiles of a group, at least: the sums are read and written once for each group."""
+_GROUPS = (32, 24, 20, 16, 12, 8)
+"""Tiles of a group: the sums are read and written once for each group."""
+_PARTS = (1, 2, 3, 4, 6, 8, 12, 16)
+"""How many parts tiles are cut into, each with a gradient of its own,"""
+_LEAST_TILES = 48
+"""if there are so many for each."""
 _BLOCK_BYTES = 256
-"""Channels of a block."""
-_TASKS = 16
-"""Tasks that tiles are cut for where there are few channels and filters."""
-_LEAST_TILES = 192
-"""Tiles of a part, which pay for a gradient of its own."""
+"""Channels of a block, at most."""
+_THREADS, _MANY_THREADS = 2, 16
+"""Work is cut for so few; of equal ways the one that keeps more threads busy."""
+
+# What things take, in the time of multiply-adds of one thread.
+_TILE_NUMBER = 14
+"""A number of a transformed patch or tile."""
+_STEP, _START = 1.05, 7
+"""A multiply-add of the sums; what else a call of the micro-kernel takes, by its steps."""
+_OUTSIDE = 0.25
+"""More for each of them, where a task's memory is larger than its L2 cache."""
+_GRADIENT_NUMBER = 30
+"""A number of the transformed gradient, which is transformed back and added to those of others."""
 
 
 @dataclass(frozen=True)
@@ -89,20 +100,33 @@ class Cut:
     parts: int
 
 
-def cut(tiles: int, channels: int, filters: int, m: int, dtype: str, of: Host) -> Cut:
-    """Cut the work by the shape alone."""
+def _cuts(tiles: int, channels: int, filters: int, dtype: str, of: Host) -> Iterator[Cut]:
     lanes, itemsize = of.lanes(dtype), ITEMSIZE[dtype]
     vectors = vectors_for(filters, dtype, of)
-    width = vectors * lanes
     most = _BLOCK_BYTES // itemsize
-    block = up(-(-channels // -(-channels // most)), lanes)
-    blocks = -(-channels // block) * -(-filters // width)
-    parts = max(1, min(-(-_TASKS // blocks), tiles // _LEAST_TILES))
-    span = -(-tiles // parts)
-    group = max(_LEAST_GROUP, _TILE_BYTES // ((m + 2) ** 2 * (block + width) * itemsize))
-    group = -(-span // -(-span // group))
-    span = up(span, group)
-    return Cut(vectors, block, group, span, -(-tiles // span))
+    sizes = {up(-(-channels // -(-channels // n)), lanes) for n in range(lanes, most + 1, lanes)}
+    for block in sorted(sizes, reverse=True):
+        for parts in _PARTS:
+            for size in _GROUPS if parts == 1 or parts * _LEAST_TILES <= tiles else ():
+                span = -(-tiles // parts)
+                group = -(-span // -(-span // size))
+                span = up(span, group)
+                yield Cut(vectors, block, group, span, -(-tiles // span))
+
+
+def _time(c: Cut, tiles: int, channels: int, filters: int, m: int, dtype: str, of: Host) -> float:
+    """Multiply-adds of one thread in whose time the work is done."""
+    pairs, width = channels * filters, c.vectors * of.lanes(dtype)
+    across, along = -(-channels // c.channels), -(-filters // width)
+    numbers = c.group * (c.channels + width) + up(c.channels, rows_for(c.vectors, of)) * width
+    inside = numbers * (m + 2) ** 2 * ITEMSIZE[dtype] <= second_level_cache()
+    work = (_STEP + _START / c.group + (0 if inside else _OUTSIDE)) * tiles * pairs
+    work += _TILE_NUMBER * tiles * (channels * along + filters * across)
+    work += _GRADIENT_NUMBER * pairs * c.parts
+    tasks, time = across * along * c.parts, 0.0
+    for count, weight in ((_THREADS, 0.9), (_MANY_THREADS, 0.1)):
+        time += weight * work * -(-tasks // count) / tasks
+    return (m + 2) ** 2 * time
 
 
 def _scratch(c: Cut, m: int, dtype: str, of: Host) -> tuple[int, ...]:
@@ -132,26 +156,47 @@ class _Plan:
     slots: int
     offsets: tuple[int, ...]
     workspace: int
+    time: float
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan(g: Any, m: int, dtype: str, of: Host, count: int) -> _Plan:
-    channels, filters = g.in_channels, g.out_channels
+def _plan(g: Any, m: int, limit: int | None, dtype: str, of: Host, count: int) -> _Plan:
+    """By the shape and the limit alone, but for the memory: sums are rounded by group and part."""
+    channels, filters, itemsize = g.in_channels, g.out_channels, ITEMSIZE[dtype]
     tiles = max(1, g.batch) * (-(-g.output[0] // m)) * (-(-g.output[1] // m))
-    c = cut(tiles, channels, filters, m, dtype, of)
-    blocks = -(-channels // c.channels), -(-filters // (c.vectors * of.lanes(dtype)))
-    offsets = _scratch(c, m, dtype, of)
-    slots = min(count, blocks[0] * blocks[1] * c.parts)
-    partial = c.parts * 9 * channels * filters * ITEMSIZE[dtype] if c.parts > 1 else 0
-    return _Plan(c, blocks, slots, offsets, slots * offsets[-1] + partial)
+
+    def plan(c: Cut, count: int) -> _Plan:
+        blocks = -(-channels // c.channels), -(-filters // (c.vectors * of.lanes(dtype)))
+        offsets = _scratch(c, m, dtype, of)
+        slots = min(count, blocks[0] * blocks[1] * c.parts)
+        partial = c.parts * 9 * channels * filters * itemsize if c.parts > 1 else 0
+        time = _time(c, tiles, channels, filters, m, dtype, of)
+        return _Plan(c, blocks, slots, offsets, slots * offsets[-1] + partial, time)
+
+    def cost(c: Cut) -> float:
+        few = plan(c, _THREADS)
+        return worth(few.time, few.workspace, limit)
+
+    return plan(min(dict.fromkeys(_cuts(tiles, channels, filters, dtype, of)), key=cost), count)
 
 
-def workspace_bytes(geometry: Any, dtype: str, m: int) -> int:
+def estimate(geometry: Any, dtype: str, m: int, limit: int | None) -> float:
+    """Return the multiply-adds in whose time it is done by two threads, all counted.
+
+    Memory beyond ``limit`` is added.
+    """
+    how = _plan(geometry, m, limit, dtype, host(), _THREADS)
+    return _THREADS * how.time * (1 + excess(how.workspace, limit))
+
+
+def workspace_bytes(geometry: Any, dtype: str, m: int, limit: int | None = None) -> int:
     """Memory that ``conv_backward_weight`` allocates, beyond its arguments."""
-    return _plan(geometry, m, dtype, host(), threads()).workspace
+    return _plan(geometry, m, limit, dtype, host(), threads()).workspace
 
 
-def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any, m: int) -> None:
+def conv_backward_weight(
+    dy: Array, x: Array, dw: Array, geometry: Any, m: int, limit: int | None = None
+) -> None:
     """Write ``dw`` (3, 3, C, F) from ``dy`` (N, *out, F) and ``x`` (N, *in, C).
 
     Args:
@@ -159,13 +204,14 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any, m: int) 
         dw: C-contiguous, of the same dtype.
         geometry: one that ``winograd.supports``.
         m: extent of a tile: 2, 4 or 6.
+        limit: bytes that it should not allocate more of; see ``winograd_cut.best``.
     """
     g, dtype, of = geometry, dw.dtype.name, host()
     if not g.batch:
         dw.fill(0)
         return
     channels, filters = g.in_channels, g.out_channels
-    plan = _plan(g, m, dtype, of, threads())
+    plan = _plan(g, m, limit, dtype, of, threads())
     c, width = plan.cut, plan.cut.vectors * of.lanes(dtype)
     rows = rows_for(c.vectors, of)
     x, dy = with_channels_together(x), with_channels_together(dy)

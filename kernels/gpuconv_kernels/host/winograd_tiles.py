@@ -12,9 +12,47 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.host.memory import address
+from gpuconv_kernels.host.spinning import give_way, look, pause
 from gpuconv_kernels.host.target import INT, LINE, NUMBER, REAL, Host, inlined
 
 Array = Any
+
+
+# --- tasks --------------------------------------------------------------------------------
+
+
+@intrinsic
+def _exchange(typing_context, address, expected, value):  # type: ignore[no-untyped-def]
+    """Write a word if it is what is expected, as one step; return whether it was."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        place = builder.inttoptr(arguments[0], INT.as_pointer())
+        result = builder.cmpxchg(place, arguments[1], arguments[2], "seq_cst", "seq_cst")
+        return builder.zext(builder.extract_value(result, 1), INT)
+
+    return types.intp(types.intp, types.intp, types.intp), generate
+
+
+exchange: Any = _exchange
+
+
+@inlined
+def claim(ticket, phase):  # type: ignore[no-untyped-def]
+    """Whether a task of this phase, 1 or more, is the caller's, who is the first to ask."""
+    found = look(ticket)
+    return found < phase and exchange(ticket, found, phase) != 0
+
+
+@inlined
+def wait_for(done, count, times, yielding):  # type: ignore[no-untyped-def]
+    """Wait until ``count`` tasks are done. Others work on them; ``times``: see ``patience``."""
+    left = times
+    while look(done) < count:
+        if left > 0:
+            left -= 1
+            pause()
+        elif yielding:
+            give_way(yielding)
 
 
 # --- memory -------------------------------------------------------------------------------

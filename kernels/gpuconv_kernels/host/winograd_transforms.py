@@ -181,6 +181,33 @@ def _transform(
 
 
 @functools.cache
+def add_residual(dtype: str, host: Host, m: int) -> Any:
+    """Return ``f(table, shift, distance, outside, finish)``: more is added to ``m * m`` pixels.
+
+    To what ``transform_output`` has stored at the addresses of ``table``, each ``shift`` bytes
+    further, is added what lies ``distance`` bytes from there. Pixels at the address ``outside`` are
+    in no image, and nothing lies at a distance from them. ``finish`` is 0 or ``microkernel.RELU``.
+    """
+
+    @intrinsic
+    def add(typing_context, table, shift, distance, outside, finish):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            table, shift, distance, outside, finish = arguments
+            plane, nothing = _Plane(dtype, host, builder), ir.Constant(INT, 0)
+            beside = builder.add(outside, shift)
+            for i in range(m * m):
+                place = plane.place(table, shift, i, table=True)
+                there = builder.icmp_signed("==", place, beside)
+                more = plane.load(builder.add(place, builder.select(there, nothing, distance)))
+                plane.store(plane.finished(plane.load(place), more, finish), place)
+            return context.get_dummy_value()
+
+        return types.void(*(types.intp,) * 5), generate
+
+    return add
+
+
+@functools.cache
 def transpose_block(dtype: str, host: Host) -> Any:
     """Return ``f(source, source_step, target, target_step)``: a block of lanes x lanes numbers.
 
