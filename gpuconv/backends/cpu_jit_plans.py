@@ -60,7 +60,8 @@ class Way:
 
 def choose_way(op: str, g: ConvGeometry, dtype: str, workspace_limit: int) -> Way:
     """Choose the kernel for ``op``, a method of the engine contract, under the settings."""
-    return _choose(op, g, dtype, workspace_limit, config.winograd, config.threads)
+    _, setting, threads = config.planning
+    return _choose(op, g, dtype, workspace_limit, setting, threads)
 
 
 @lru_cache(maxsize=4096)

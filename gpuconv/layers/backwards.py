@@ -13,6 +13,7 @@ and y need not be kept. :func:`postpone` arranges it between the two layers' ``b
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -141,6 +142,7 @@ def postpone(before: Backward | None, behind: Backward, y: Array) -> None:
         pooling.take_over(activation, channels_last(y, behind.channels_first))
 
 
+@functools.lru_cache(maxsize=1024)
 def _meets_the_input(g: PoolGeometry) -> bool:
     """Whether every window has a maximum; where one has not, its gradient goes nowhere."""
     reaching = all(max(pad) < extent for pad, extent in zip(g.pads, g.window, strict=True))

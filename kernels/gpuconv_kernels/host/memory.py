@@ -111,11 +111,12 @@ clear: Any = _clear
 
 _DATA = object.__basicsize__
 """Where an array's structure holds the address of its data: first, in NumPy's stable ABI."""
+_word_at = ctypes.c_size_t.from_address
 
 
 def address(array: Any) -> int:
     """The address of an array's first number; the array must outlive its use."""
-    return ctypes.c_size_t.from_address(id(array) + _DATA).value
+    return _word_at(id(array) + _DATA).value
 
 
 def _described_address(array: Any) -> int:

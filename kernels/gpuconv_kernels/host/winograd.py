@@ -60,6 +60,7 @@ from gpuconv_kernels.host.memory import address, zeros
 from gpuconv_kernels.host.microkernel import RELU, multiply, pixel_kernel, rows_for
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.spinning import add, patience
+from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import ITEMSIZE, Host, host
 from gpuconv_kernels.host.winograd_cut import Layer, Plan, best, excess
 from gpuconv_kernels.host.winograd_filters import steps_of, transform_block
@@ -208,7 +209,7 @@ def _convolve(
 ) -> None:
     if y.size == 0:
         return
-    dtype, of = y.dtype.name, host()
+    dtype, of = name_of(y.dtype), host()
     channels, filters = g.in_channels, g.out_channels
     how = plan(g, m, kept is not None, limit, dtype, of, threads())
     c, width_bytes = how.cut, how.cut.vectors * of.vector_bytes

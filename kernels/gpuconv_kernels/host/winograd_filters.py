@@ -24,6 +24,7 @@ from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address
 from gpuconv_kernels.host.microkernel import vectors_for
 from gpuconv_kernels.host.parallel import run, take
+from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import ITEMSIZE, Host, host, inlined
 from gpuconv_kernels.host.winograd_tiles import aligned, apart, read, up, write
 from gpuconv_kernels.host.winograd_transforms import transform_filter, transpose_block
@@ -67,7 +68,7 @@ def transform_weights(w: Array, m: int, backward: bool = False) -> Array:
         backward: for ``conv_backward_input``, not for ``conv_forward``.
     """
     w = np.ascontiguousarray(w)
-    dtype, of = w.dtype.name, host()
+    dtype, of = name_of(w.dtype), host()
     channels, filters = (w.shape[3], w.shape[2]) if backward else (w.shape[2], w.shape[3])
     vectors, lanes = vectors_for(filters, dtype, of), of.lanes(dtype)
     width = vectors * lanes

@@ -37,6 +37,7 @@ from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, zeros
 from gpuconv_kernels.host.microkernel import channel_kernel, multiply, rows_for, vectors_for
 from gpuconv_kernels.host.parallel import run, take
+from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import ITEMSIZE, Host, host, second_level_cache
 from gpuconv_kernels.host.winograd_cut import excess, worth
 from gpuconv_kernels.host.winograd_tiles import (
@@ -206,7 +207,7 @@ def conv_backward_weight(
         m: extent of a tile: 2, 4 or 6.
         limit: bytes that it should not allocate more of; see ``winograd_cut.best``.
     """
-    g, dtype, of = geometry, dw.dtype.name, host()
+    g, dtype, of = geometry, name_of(dw.dtype), host()
     if not g.batch:
         dw.fill(0)
         return
