@@ -98,6 +98,7 @@ def check(g, dtype="float32", seed=0):
 
 CASES = {
     "mobilenet": geometry(2, 70, (9, 11), 3, 1, 1),
+    "whole vectors": geometry(2, 64, (5, 6), 3, 1, 1),
     "stride 2": geometry(2, 70, (9, 12), 3, 2, 1),
     "stride 2, same": geometry(1, 70, (8, 8), 3, 2, ((0, 1), (0, 1))),
     "stride 3": geometry(1, 70, (10, 11), 3, 3, 1),
@@ -140,6 +141,21 @@ def test_exact_on_drawn_geometries(use):
             continue
         check(g, seed=checked)
         checked += 1
+
+
+@pytest.mark.parametrize("pads", [(0, 0), (1, 1), (0, 1), (2, 1), (3, 4)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_rows_of_every_width(use, stride, pads):
+    """However a row is cut into groups of pixels, of which some lack columns of their windows."""
+    for width in range(3, 28):
+        check(geometry(1, 70, (width,), 3, stride, (pads,)), seed=width)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pads"), [(2, 1, (0, 1)), (5, 2, (2, 2))])
+def test_other_kernels_at_the_borders(use, kernel, stride, pads):
+    use(Host(16, 16))
+    for width in range(5, 20, 2):
+        check(geometry(1, 9, (width,), kernel, stride, (pads,)), seed=width)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +237,13 @@ def test_bits_do_not_depend_on_threads(use):
         set_threads(threads)
         bits.append([result.tobytes() for result in run(g, x, w, bias, dy)])
     assert bits[0] == bits[1] == bits[2]
+
+
+@pytest.mark.parametrize("shape", [(8, 960, (7, 7)), (8, 192, (28, 28)), (1, 32, (112, 112))])
+def test_sums_of_blocks_take_little_memory(use, shape):
+    g = geometry(*shape, 3, 1, 1)
+    arrays = 4 * (np.prod(g.x_shape) + np.prod(g.y_shape))
+    assert depthwise_weights.workspace_bytes(g, "float32") <= arrays / 10
 
 
 def test_close_to_float64_over_many_pixels(use):

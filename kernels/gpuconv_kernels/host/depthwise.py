@@ -9,13 +9,19 @@ each vector is loaded once for all of them::
     8 pixels of y               s0 += x0 w0 + x1 w1 + x2 w2              in registers, until all
                                 s1 += x1 w0 + x2 w1 + x3 w2  ...         rows of the window are in
 
-Rows of the window that lie outside of the input are left out; pixels near the left and the right
-border, whose windows lack columns, are computed one by one from the taps that they have.
+Rows of the window that lie outside of the input are left out, and so are columns beyond the left
+and the right border: a row is cut into groups of 8 or 4 pixels that lie inside, or lack the columns
+of the usual padding on one side. What is left of it are pixels that are computed one by one, from
+the taps that they have. The last group of a row is moved back and computes some pixels once more::
+
+    7 pixels, padding 1             |-- 0 1 2 3 --|             lacks its first column
+                                           |-- 3 4 5 6 --|      moved back, lacks its last column
 
 backward_input is the same kernel, with the taps in reverse order: result ``q`` gathers from
 ``(q*step - before + t*dilation) / split`` wherever that is an integer inside of the source. Forward
-has ``split`` 1, backward_input has ``step`` 1 and splits by the stride; the results of a row are
-then computed in ``split`` runs that each meet the same taps.
+has ``split`` 1, backward_input has ``step`` 1 and splits by the stride: if that is 2, what one tap
+reads for a result, another tap reads for the result beside it. With larger strides, or with taps
+that lie apart, each tap is read by itself, for results that lie ``split`` apart and meet the same.
 
 With a channel multiplier ``m``, filter ``f`` reads channel ``f // m`` (forward gathers the numbers
 of a vector from ``offsets``), and a channel of ``dx`` sums over ``m`` filters (as if these were
@@ -31,7 +37,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -52,14 +58,61 @@ __all__ = ["conv_backward_input", "conv_backward_weight", "conv_forward"]
 
 Array = Any
 
-PIXELS = (8, 4, 2, 1)
-"""How many pixels are computed together: as many as are left."""
-_WEIGHT_BYTES = 16 * 1024
-"""Weights of a task; they stay in the L1 cache while its pixels stream by."""
+PIXELS = (8, 4, 1)
+"""How many pixels may be computed together."""
+_WHOLE, _LEFT, _RIGHT = range(3)
+"""Which columns of a group lie inside: all; all but the first; all but the last."""
+_JOINED = tuple((pixels, side) for pixels in (8, 4) for side in (_WHOLE, _LEFT, _RIGHT))
+"""The groups whose taps are joined."""
+_WEIGHT_BYTES = 64 * 1024
+"""Weights of a task; they stay in the L2 cache while its pixels stream by. Pixels whose channels
+are cut in parts come slower from memory."""
 _ROWS = 4
 """Rows of a task; they read what lies in the L1 cache, but for one row above and one below."""
 _LEAST_TASKS = 16
-_SPAN = 512
+_SPAN = 64
+"""Groups of a task."""
+
+
+class Form(NamedTuple):
+    """How the taps of a row are joined: one number of x meets several of them.
+
+    Attributes:
+        taps: of a row of the window; 1: they are not joined.
+        step, split: as above; one of them is 1, the other 1 or 2.
+        phase: the remainder of the first window's position by ``split``. A group begins at a
+            multiple of ``split``, so it is the same for all.
+    """
+
+    taps: int
+    step: int
+    split: int
+    phase: int
+
+    @property
+    def edge(self) -> int:
+        """How many columns are missing at a border, for the usual paddings."""
+        return max(1, self.taps // 2 // self.split)
+
+    def columns(self, pixels: int) -> dict[int, list[tuple[int, int]]]:
+        """Return which (pixel, tap) each column of a group meets, from left to right."""
+        met: dict[int, list[tuple[int, int]]] = {}
+        for p in range(pixels):
+            for t in range(self.taps):
+                column, rest = divmod(p * self.step + t + self.phase, self.split)
+                if rest == 0:
+                    met.setdefault(column, []).append((p, t))
+        return dict(sorted(met.items()))
+
+    def inside(self, pixels: int, side: int) -> list[int]:
+        """Return the columns of a group that lie inside."""
+        columns = list(self.columns(pixels))
+        if side == _LEFT:
+            return columns[self.edge :]
+        return columns[: -self.edge] if side == _RIGHT else columns
+
+
+_APART = Form(1, 1, 1, 0)
 
 
 @dataclass(frozen=True)
@@ -69,7 +122,7 @@ class Plan:
     Attributes:
         kernel: the compiled kernel.
         tasks: their number.
-        sources: of the three dimensions, and runs of the last; ``tables``: their addresses.
+        sources: of the three dimensions, and the groups of a row; ``tables``: their addresses.
         offsets: of the channels of a vector in the source, or None if they lie together.
         sizes, cut: what :func:`define` says.
     """
@@ -161,73 +214,123 @@ def _plan(g: Any, dtype: Any, backward: bool, of: Host) -> Plan:
         sources(*along)
         for along in zip(input, output, taps, step, before, dilation, split, strict=True)
     ]
-    tables = (each[0][0], each[1][0], *each[2])
     spread = multiplier > 1
     width = width_for(channels, dtype.name, of, 2 if of.registers >= 32 and not spread else 1)
-    joined = taps[2] if 1 < taps[2] <= MOST_TAPS and not spread else 1
-    kind = step[2] if joined > 1 and dilation[2] == split[2] == 1 and step[2] <= 2 else 0
+    joins = 1 < taps[2] <= MOST_TAPS and not spread
+    joins = joins and dilation[2] == 1 and step[2] <= 2 and split[2] <= 2
+    form = Form(taps[2], step[2], split[2], -before[2] % split[2]) if joins else _APART
+    if joins:
+        groups = _joined_groups(form, before[2], input[2], output[2])
+    else:
+        groups = _apart_groups(split[2], each[2][1])
 
     weight_bytes = math.prod(taps) * sets * width.channels * itemsize
     chunk, parts = even(-(-channels // width.channels), max(1, _WEIGHT_BYTES // weight_bytes))
     chunk *= width.channels
-    spans, _ = even(-(-output[2] // split[2]), _SPAN)
-    span = spans * split[2]
-    spans = -(-output[2] // span)
+    span, spans = even(len(groups), _SPAN)
     lines = g.batch * output[0] * output[1] * spans * parts
     rows, bands = even(output[1], max(1, min(_ROWS, lines // _LEAST_TASKS)))
+    tables = (each[0][0], each[1][0], each[2][0], groups)
     return Plan(
-        _kernel(dtype.name, width, joined, spread),
+        _kernel(dtype.name, width, form, spread),
         g.batch * output[0] * bands * spans * parts,
         tables,
         tuple(address(table) for table in tables),
         offsets if spread else None,
-        (channels, sets, kind, step[2], split[2], *output, *taps),
+        (channels, sets, step[2], 1 if joins else split[2], len(groups), *output, *taps),
         (rows, bands, span, spans, chunk, parts),
     )
 
 
+def _joined_groups(form: Form, before: int, input: int, output: int) -> Array:
+    """Cut a row of results into groups: first result, case of :func:`_sums`, first column."""
+    cases = [
+        (case, pixels, side, form.inside(pixels, side))
+        for case, (pixels, side) in enumerate(_JOINED, len(PIXELS))
+    ]
+
+    def longest(q: int) -> tuple[int, int, int, int]:
+        """Return the group that adds most results from ``q`` on, and how many; here or before."""
+        best = (q, len(PIXELS) - 1, 0, 1)
+        for case, pixels, side, inside in cases:
+            for first in range(q - q % form.split, max(q - pixels, -1), -form.split):
+                column = (first * form.step - before - form.phase) // form.split
+                low, high = column + inside[0], column + inside[-1]
+                fits = low >= 0 and high < input and first + pixels <= output
+                fits = (
+                    fits and (side != _LEFT or low == 0) and (side != _RIGHT or high + 1 == input)
+                )
+                if fits and first + pixels - q > best[-1]:
+                    best = (first, case, column, first + pixels - q)
+                    if best[-1] == PIXELS[0]:
+                        return best
+        return best
+
+    groups, q = [], 0
+    while q < output:
+        *group, more = longest(q)
+        groups.append(group)
+        q += more
+    return np.array(groups, np.int64).reshape(-1, 3)
+
+
+def _apart_groups(split: int, runs: Array) -> Array:
+    """The same where taps are not joined: results that lie ``split`` apart, and no columns."""
+    groups = []
+    for q in range(len(runs)):
+        previous = runs[q - split] if q >= split else 0
+        if runs[q] == 0 or previous == 0:  # here a run begins
+            left = run = max(int(runs[q]), 1)
+            while left > 0:
+                # The smallest that takes all that is left, moved back; or the largest.
+                fitting = [c for c, pixels in enumerate(PIXELS) if pixels <= run]
+                case = next((c for c in reversed(fitting) if PIXELS[c] >= left), fitting[0])
+                back = max(0, PIXELS[case] - left)
+                groups.append((q + (run - left - back) * split, case, 0))
+                left -= PIXELS[case] - back
+    return np.array(groups, np.int64).reshape(-1, 3)
+
+
 @functools.cache
-def _kernel(dtype: str, width: Width, joined: int, spread: bool) -> Any:
-    return Kernel(define(dtype, width, joined, spread), dtype, width, joined, spread)
+def _kernel(dtype: str, width: Width, form: Form, spread: bool) -> Any:
+    return Kernel(define(dtype, width, form, spread), dtype, width, form, spread)
 
 
-def define(dtype: str, width: Width, joined: int, spread: bool) -> Callable[..., None]:
+def define(dtype: str, width: Width, form: Form, spread: bool) -> Callable[..., None]:
     """Return the kernel as a plain function.
 
     Args:
         dtype: of all arrays.
         width: channels computed together.
-        joined: taps of a row that are computed together where a call says so; 1: never.
+        form: how taps are joined.
         spread: whether the channels of a vector lie where ``offsets`` say.
     """
-    sums = _sums(dtype, width, joined, spread)
+    sums = _sums(dtype, width, form, spread)
     together, itemsize = width.channels, ITEMSIZE[dtype]
-    sizes_of_each, integers = len(PIXELS), view("int64")
+    apart, integers = len(PIXELS), view("int64")
 
     def convolve(  # type: ignore[no-untyped-def]
-        counter, tasks, x, w, bias, y, offsets, finish, sources0, sources1, sources2, runs,
+        counter, tasks, x, w, bias, y, offsets, finish, sources0, sources1, sources2, groups,
         x_steps, y_steps, w_steps, sizes, cut,
     ):  # fmt: skip
         # steps in bytes: (image, depth, height, width) of x and y; (depth, height, width) of w,
-        # and from one set of weights to the next in x and in w; kind: 0, or the step if the taps of
-        # a row are joined; cut: rows of a band, bands, pixels of a span, spans, channels of a
-        # part, parts
-        channels, sets, kind, step, split, depth, height, width, k0, k1, k2 = sizes
+        # and from one set of weights to the next in x and in w; cut: rows of a band, bands, groups
+        # of a span, spans, channels of a part, parts
+        channels, sets, step, split, count, depth, height, width, k0, k1, k2 = sizes
         rows, bands, span, spans, chunk, parts = cut
         from0, from1 = integers(sources0, depth * k0), integers(sources1, height * k1)
-        from2, run = integers(sources2, width * k2), integers(runs, width)
+        from2, group = integers(sources2, width * k2), integers(groups, 3 * count)
         # For each row of results: where the rows of its window begin in x and w, and where taps do.
         line = np.empty((rows, sets * k0 * k1, 2), np.int64)
         table = np.empty((rows, sets * k0 * k1 * k2, 2), np.int64)
         lines, found = np.empty(rows, np.int64), np.empty(rows, np.int64)
-        x_step = step * x_steps[3]
         task = take(counter)
         while task < tasks:
             first_channel = task % parts * chunk
             last_channel = min(first_channel + chunk, channels)
             rest = task // parts
             start = rest % spans * span
-            stop = min(start + span, width)
+            stop = min(start + span, count)
             rest //= spans
             top = rest % bands * rows
             here = min(rows, height - top)
@@ -247,11 +350,10 @@ def define(dtype: str, width: Width, joined: int, spread: bool) -> Callable[...,
                                 n += 1
                 lines[row] = n
             corner = y + image * y_steps[0] + p0 * y_steps[1] + top * y_steps[2]
-            # Results that lie ``split`` apart meet the same taps.
-            for first in range(start, min(start + split, stop)):
-                q = first
-                while q < stop:
-                    is_inside = run[q] > 0
+            for g in range(start, stop):
+                q, case, column = group[3 * g], group[3 * g + 1], group[3 * g + 2]
+                is_apart = case < apart
+                if is_apart:
                     for row in range(here):
                         n = 0
                         for k in range(lines[row]):
@@ -261,47 +363,44 @@ def define(dtype: str, width: Width, joined: int, spread: bool) -> Callable[...,
                                     table[row, n, 0] = line[row, k, 0] + j2 * x_steps[3]
                                     table[row, n, 1] = line[row, k, 1] + t * w_steps[2]
                                     n += 1
-                                    if kind and is_inside:  # the others are joined to it
-                                        break
                         found[row] = n
-                    left = max(run[q], 1)
-                    x_shift = 0
-                    while left > 0 and q < stop:
-                        size = 0 if left >= 8 else 1 if left >= 4 else 2 if left >= 2 else 3
-                        while size < 3 and q + ((8 >> size) - 1) * split >= stop:
-                            size += 1
-                        for c0 in range(first_channel, last_channel, together):
-                            c = min(c0, channels - together)
-                            # What these channels of a row read, the next row reads again.
-                            for row in range(here):
-                                sums(
-                                    (kind if is_inside else 0) * sizes_of_each + size,
-                                    table[row].ctypes.data, found[row], x_shift, c * itemsize,
-                                    offsets + 8 * c, x_steps[3] if kind else x_step, w_steps[2],
-                                    corner + row * y_steps[2] + q * y_steps[3] + c * itemsize,
-                                    split * y_steps[3], bias + c * itemsize, finish,
-                                )  # fmt: skip
-                        left -= 8 >> size
-                        q += (8 >> size) * split
-                        x_shift += (8 >> size) * x_step
+                after = 3 * min(g + 1, count - 1)
+                for c0 in range(first_channel, last_channel, together):
+                    c = min(c0, channels - together)
+                    # What is read and written next: these pixels' next channels, or others'.
+                    x_ahead = y_ahead = (min(c0 + together, channels - together) - c) * itemsize
+                    if c0 + together >= last_channel:
+                        back = (c - first_channel) * itemsize
+                        x_ahead = (group[after + 2] - column) * x_steps[3] - back
+                        y_ahead = (group[after] - q) * y_steps[3] - back
+                    # What these channels of a row read, the next row reads again.
+                    for row in range(here):
+                        sums(
+                            case, table[row].ctypes.data if is_apart else line[row].ctypes.data,
+                            found[row] if is_apart else lines[row], column * x_steps[3],
+                            c * itemsize, offsets + 8 * c,
+                            step * x_steps[3] if is_apart else x_steps[3], w_steps[2],
+                            corner + row * y_steps[2] + q * y_steps[3] + c * itemsize,
+                            split * y_steps[3], bias + c * itemsize, finish, x_ahead, y_ahead,
+                        )  # fmt: skip
             task = take(counter)
 
     return convolve
 
 
-def _sums(dtype: str, width: Width, joined: int, spread: bool) -> Any:
-    """Return the function that computes some pixels of ``width`` channels.
+def _sums(dtype: str, width: Width, form: Form, spread: bool) -> Any:
+    """Return the function that computes a group of pixels of ``width`` channels.
 
-    Its ``kind`` says how many of ``PIXELS``, and how: tap by tap, or with the taps of a row joined,
-    for steps of 1 or 2.
+    Its ``kind`` says which: one of ``PIXELS``, tap by tap, then those of ``_JOINED``.
     """
-    forms = [(1, 1)] if joined == 1 else [(1, 1), (joined, 1), (joined, 2)]
-    cases = [(pixels, *form) for form in forms for pixels in PIXELS]
+    cases = [(_APART, pixels, _WHOLE) for pixels in PIXELS]
+    if form.taps > 1:
+        cases += [(form, pixels, side) for pixels, side in _JOINED]
 
     @intrinsic
     def sums(  # type: ignore[no-untyped-def]
         typing_context, kind, table, lines, x_shift, c_shift, offsets, x_step, w_step, y, y_step,
-        bias, finish,
+        bias, finish, x_ahead, y_ahead,
     ):  # fmt: skip
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             emitter = Emitter(builder, dtype, width)
@@ -311,7 +410,7 @@ def _sums(dtype: str, width: Width, joined: int, spread: bool) -> Any:
             )
             return context.get_dummy_value()
 
-        return types.void(*(types.intp,) * 12), generate
+        return types.void(*(types.intp,) * 14), generate
 
     return sums
 
@@ -319,7 +418,7 @@ def _sums(dtype: str, width: Width, joined: int, spread: bool) -> Any:
 def _emit_sums(
     e: Emitter,
     spread: bool,
-    case: tuple[int, int, int],
+    case: tuple[Form, int, int],
     table: ir.Value,
     lines: ir.Value,
     x_shift: ir.Value,
@@ -331,10 +430,13 @@ def _emit_sums(
     y_step: ir.Value,
     bias: ir.Value,
     finish: ir.Value,
+    x_ahead: ir.Value,
+    y_ahead: ir.Value,
 ) -> None:
-    pixels, taps, stride = case
+    form, pixels, side = case
+    columns = form.columns(pixels)
+    inside = form.inside(pixels, side)
     vectors = range(e.vectors)
-    step = e.vectors * e.lanes * e.itemsize
 
     def line(index: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
         entry = e.add(table, e.times(index, 16))
@@ -342,17 +444,16 @@ def _emit_sums(
         if not spread:
             at = e.add(at, c_shift)
         weights = []
-        for _ in range(taps):
+        for _ in range(form.taps):
             weights.append([e.load(w, n) for n in vectors])
             w = e.add(w, w_step)
-        for column in range((pixels - 1) * stride + taps):
-            if not spread:
-                e.fetch(e.add(at, step))
-            for n in vectors:
-                x = e.gather(at, offsets, n) if spread else e.load(at, n)
-                for p in range(pixels):
-                    t = column - p * stride
-                    if 0 <= t < taps:
+        for column in range(inside[-1] + 1):
+            if column in inside:
+                if not spread:
+                    e.fetch(e.add(at, x_ahead))
+                for n in vectors:
+                    x = e.gather(at, offsets, n) if spread else e.load(at, n)
+                    for p, t in columns[column]:
                         cell = p * e.vectors + n
                         sums[cell] = e.multiply_add(x, weights[t][n], sums[cell])
             at = e.add(at, x_step)
@@ -366,4 +467,4 @@ def _emit_sums(
         at = e.add(y, e.times(y_step, cell // e.vectors))
         e.store(b.select(relu, positive, value), at, cell % e.vectors)
         if cell % e.vectors == 0:
-            e.fetch(e.add(at, step), write=True)
+            e.fetch(e.add(at, y_ahead), write=True)

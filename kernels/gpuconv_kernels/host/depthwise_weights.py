@@ -9,10 +9,16 @@ by. What one tap reads of x, the next tap reads for the pixel before it::
     x, row 1                 x0    x1    x2    x3    x4    x5      s01 += d0 x1 + d1 x2 + ...
     x, row 2                 x0    x1    x2    x3    x4    x5       ...
 
-Rows of the window that lie outside of the input are read as zeros. Pixels near the left and
-the right border, whose windows lack columns, are done one by one, tap by tap.
+Rows of the window that lie outside of the input are read as zeros. Pixels whose windows lack only
+the first or only the last column follow the others of their row; those that lack more are done one
+by one, tap by tap.
 
-A task is a block of rows and some of the channels. Blocks are cut by the shape alone, and what they
+A task is a block of rows, of all channels where there are rows enough. The channels of a pixel are
+taken some at a time, so memory is read in pieces that lie a pixel apart, which the processor does
+not see coming: while a band of rows is summed, the next band is fetched, line after line. A thread
+draws its next task early to know where that is.
+
+Blocks are cut by the shape alone, and what they
 sum is added in their order, so the bits do not depend on the number of threads.
 """
 
@@ -34,8 +40,8 @@ from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view, zeros
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.sources import sources
-from gpuconv_kernels.host.target import ITEMSIZE, Host, host
-from gpuconv_kernels.host.vectors import Emitter, Width, even, width_for
+from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, host, second_level_cache
+from gpuconv_kernels.host.vectors import Emitter, Width, even, fetch_line, width_for
 
 Array = Any
 
@@ -43,9 +49,10 @@ MOST_TAPS = 5
 """Taps of a row that are computed together; not with a multiplier, to keep the code small."""
 _BLOCK_PIXELS = 1024
 """Pixels that are summed one after the other; more would be less exact."""
-_BAND_BYTES = 256 * 1024
-"""Of dy and x that are read for some channels after the other; they stay in the L2 cache."""
 _LEAST_TASKS = 8
+_SUMS_SHARE = 10
+"""The sums of all blocks take no more than this part of x and dy, if :data:`_BLOCK_PIXELS` lets
+them."""
 PIXELS = 4
 """Pixels of a row that are computed together."""
 
@@ -57,7 +64,7 @@ class Plan:
     Attributes:
         kernel: the compiled kernel.
         tasks: their number.
-        sources: of the three dimensions, and runs of the last; ``tables``: their addresses.
+        sources: of the three dimensions, and the phases of a row; ``tables``: their addresses.
         offsets: of the channels of a vector in x, or None if they lie together.
         sizes, cut: what :func:`define` says.
         blocks: of rows, each with sums of its own.
@@ -88,37 +95,70 @@ def plan(g: Any, dtype: Any, of: Host) -> Plan:
             three(g.input, 1), output, kernel, stride, before, dilation, one, strict=True
         )
     ]
-    tables = (each[0][0], each[1][0], *each[2])
-    registers, most = (20, 2) if of.registers >= 32 else (10, 1)
-    width = width_for(channels, dtype.name, of, 1 if spread else most)
+    registers, vectors = (20, 2) if of.registers >= 32 else (10, 1)
+    width = width_for(channels, dtype.name, of, 1 if spread else vectors)
     joined = kernel[2] if 1 < kernel[2] <= MOST_TAPS and not spread else 1
     kind = stride[2] if joined > 1 and dilation[2] == 1 and stride[2] <= 2 else 0
+    phases = _phases(kind, *each[2])
+    tables = (each[0][0], each[1][0], each[2][0], phases)
     taps = math.prod(kernel)
     lines, _ = even(taps // joined, max(1, registers // (joined * width.vectors)))
-    rows, blocks = even(g.batch * output[0] * output[1], max(1, _BLOCK_PIXELS // output[2]))
+    room = -(-taps // lines) * lines
+    if kind:
+        room = max(room, -(-taps // joined // lines) * lines * joined)
+    arrays = math.prod(g.x_shape) + math.prod(g.y_shape)
+    most = min(_LEAST_TASKS, max(1, arrays // (_SUMS_SHARE * room * channels)))
+    rows_of_all = g.batch * output[0] * output[1]
+    rows, blocks = even(
+        rows_of_all, min(-(-rows_of_all // most), max(1, _BLOCK_PIXELS // output[2]))
+    )
     steps = -(-channels // width.channels)
     part, parts = even(steps, max(1, steps * blocks // _LEAST_TASKS))
     row_bytes = part * width.channels * dtype.itemsize * output[2] * (1 + math.prod(stride))
-    band, _ = even(rows, max(1, _BAND_BYTES // row_bytes))
-    room = -(-taps // lines) * lines + lines * joined
+    # Of dy and x, this band and the next stay in the L2 cache.
+    band, _ = even(rows, max(1, second_level_cache() * 3 // 8 // row_bytes))
     return Plan(
         _kernel(dtype.name, width, joined, lines, spread),
         blocks * parts,
         tables,
         tuple(address(table) for table in tables),
         np.arange(channels) // multiplier * dtype.itemsize if spread else None,
-        (channels, kind, stride[2], g.batch, *output, *kernel),
+        (channels, kind, stride[2], len(phases), g.batch, *output, *kernel),
         (rows, band, part * width.channels, parts, room),
         blocks,
         width.channels,
     )
 
 
+def _phases(kind: int, sources: Array, runs: Array) -> Array:
+    """Cut a row into phases: pixels whose taps are joined, one after the other, or a single one.
+
+    Returns:
+        of each: the first pixel; how many have all their taps, 0 for a single one that has not;
+        whether one before these lacks the first column only; whether one behind lacks the last.
+    """
+    exists = sources >= 0
+    lacks_first, lacks_last = (
+        (exists[:, lacking] == 0) & exists[:, others].all(axis=1)
+        for lacking, others in ((0, slice(1, None)), (-1, slice(-1)))
+    )
+    phases, pixel, width = [], 0, len(runs)
+    while pixel < width:
+        left = kind > 0 and pixel + 1 < width and lacks_first[pixel] and runs[pixel + 1] > 0
+        count = int(runs[pixel + left])
+        end = pixel + left + count
+        right = kind > 0 and count > 0 and end < width and lacks_last[end]
+        phases.append((pixel, count, int(left), int(right)))
+        pixel = max(end + right, pixel + 1)
+    return np.array(phases, np.int64)
+
+
 def workspace_bytes(geometry: Any, dtype: str) -> int:
-    """Memory beyond the operands: the sums of each block, and their total."""
+    """Memory beyond the operands: the sums of each block, and their total if it is cut to size."""
     p = plan(geometry, np.dtype(dtype), host())
     _, _, part, parts, room = p.cut
-    return (p.blocks + 1) * room * part * parts * ITEMSIZE[dtype]
+    sums = p.blocks + int(parts * part != geometry.out_channels)
+    return sums * room * part * parts * ITEMSIZE[dtype]
 
 
 def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
@@ -151,8 +191,12 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
         p.sizes,
         p.cut,
     )
-    total = np.add.reduce(sums[:, : g.taps], axis=0)
-    flat = dw.reshape(g.taps, g.out_channels)
+    flat, sums = dw.reshape(g.taps, g.out_channels), sums[:, : g.taps]
+    if parts * part == g.out_channels:
+        np.add.reduce(sums, axis=0, out=flat)
+        return
+    # To add slices takes NumPy four times as long.
+    total = np.add.reduce(sums, axis=0)
     rest = (g.out_channels - 1) % p.step + 1  # channels of the last step, which was moved back
     whole = g.out_channels - rest
     flat[:, :whole] = total[:, :whole]
@@ -188,21 +232,21 @@ def define(
     step, integers = width.channels, view("int64")
 
     def gradient(  # type: ignore[no-untyped-def]
-        counter, tasks, x, dy, sums, zeros, offsets, sources0, sources1, sources2, runs,
+        counter, tasks, x, dy, sums, zeros, offsets, sources0, sources1, sources2, phases,
         x_steps, dy_steps, sizes, cut,
     ):  # fmt: skip
         # steps in bytes: (image, depth, height, width); kind: 0, or the stride if the taps of a
         # row are joined; cut: rows of a block, rows of a band, channels of a part, parts, taps for
         # which there is room in sums
-        channels, kind, stride, images, depth, height, width, k0, k1, k2 = sizes
+        channels, kind, stride, count, images, depth, height, width, k0, k1, k2 = sizes
         rows, band, part, parts, room = cut
         from0, from1 = integers(sources0, depth * k0), integers(sources1, height * k1)
-        from2, run = integers(sources2, width * k2), integers(runs, width)
+        from2, phase = integers(sources2, width * k2), integers(phases, 4 * count)
         # For each group of lines and each row: where the lines begin in x, and the row in dy.
         row_step = together + 1
         groups = -(-k0 * k1 * k2 // together)
         table = np.empty(groups * band * row_step, np.int64)
-        task = take(counter)
+        task, following = take(counter), take(counter)
         while task < tasks:
             block, first_channel = task // parts, task % parts * part
             last_channel = min(first_channel + part, channels)
@@ -214,11 +258,20 @@ def define(
             stop = min(block * rows + rows, images * depth * height)
             for top in range(block * rows, stop, band):
                 here = min(band, stop - top)
-                pixel = 0
-                while pixel < width:
-                    # All pixels inside at once, those near the borders one by one.
-                    count = max(run[pixel], 1)
-                    kind_here = kind if run[pixel] else 0
+                # Where the next band begins, or this one again: no other is known.
+                first = top + here if top + here < stop else following * rows
+                if parts > 1 or first >= images * depth * height:
+                    first = top
+                p1 = first % height
+                p0 = first // height % depth
+                image = first // (height * depth)
+                dy_next = dy + image * dy_steps[0] + p0 * dy_steps[1] + p1 * dy_steps[2]
+                j0, j1 = max(from0[p0 * k0 + k0 // 2], 0), max(from1[p1 * k1 + k1 // 2], 0)
+                x_next = x + image * x_steps[0] + j0 * x_steps[1] + j1 * x_steps[2]
+                for f in range(count):
+                    pixel, inside = phase[4 * f], phase[4 * f + 1]
+                    left, right = phase[4 * f + 2], phase[4 * f + 3]
+                    kind_here = kind if inside else 0
                     columns, taps = (1, joined) if kind_here else (k2, 1)
                     groups = -(-k0 * k1 * columns // together)
                     p1 = top % height
@@ -233,12 +286,14 @@ def define(
                                 j0, j1 = from0[p0 * k0 + t0], from1[p1 * k1 + t1]
                                 line_at = x + image * x_steps[0] + j0 * x_steps[1] + j1 * x_steps[2]
                                 for t2 in range(columns):
-                                    j2 = from2[pixel * k2 + t2]
-                                    exists = j0 >= 0 and j1 >= 0 and j2 >= 0
+                                    j2 = from2[pixel * k2 + t2 + left] - left
+                                    exists = j0 >= 0 and j1 >= 0 and j2 + left >= 0
                                     if slot == last:  # the next group
                                         slot = at = at + here * row_step
                                         last = slot + together
-                                    table[slot] = line_at + j2 * x_steps[3] if exists else zeros
+                                    # The column before the first is not read.
+                                    nothing = zeros - left * x_steps[3]
+                                    table[slot] = line_at + j2 * x_steps[3] if exists else nothing
                                     table[last] = dy_row + pixel * dy_steps[3]
                                     slot += 1
                         # What fills up the last group is computed, and nobody looks at it.
@@ -254,16 +309,17 @@ def define(
                                 image += 1
                     for c0 in range(first_channel, last_channel, step):
                         c = min(c0, channels - step)
+                        fetched = (c0 - first_channel) * here * width * itemsize
                         for group in range(groups):
                             add_pixels(
                                 kind_here, table.ctypes.data + 8 * group * here * row_step, here,
-                                c * itemsize, offsets + 8 * c, count,
+                                c * itemsize, offsets + 8 * c, left, max(inside, 1), right,
                                 x_steps[3] if kind_here else x_steps[3] * stride, dy_steps[3],
                                 results + (group * together * taps * parts * part + c0) * itemsize,
-                                parts * part * itemsize,
+                                parts * part * itemsize, x_next + fetched * stride * stride,
+                                dy_next + fetched,
                             )  # fmt: skip
-                    pixel += count
-            task = take(counter)
+            task, following = following, take(counter)
 
     return gradient
 
@@ -277,8 +333,9 @@ def _add_pixels(dtype: str, width: Width, joined: int, lines: int, spread: bool)
 
     @intrinsic
     def add_pixels(  # type: ignore[no-untyped-def]
-        typing_context, kind, table, rows, c_shift, offsets, count, x_step, dy_step, sums, tap_step
-    ):
+        typing_context, kind, table, rows, c_shift, offsets, before, count, after, x_step, dy_step,
+        sums, tap_step, x_next, dy_next,
+    ):  # fmt: skip
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             emitter = Emitter(builder, dtype, width)
             parts = [
@@ -288,7 +345,7 @@ def _add_pixels(dtype: str, width: Width, joined: int, lines: int, spread: bool)
             emitter.choose(arguments[0], parts)
             return context.get_dummy_value()
 
-        return types.void(*(types.intp,) * 10), generate
+        return types.void(*(types.intp,) * 14), generate
 
     return add_pixels
 
@@ -302,18 +359,29 @@ def _emit_add_pixels(
     rows: ir.Value,
     c_shift: ir.Value,
     offsets: ir.Value,
+    before: ir.Value,
     count: ir.Value,
+    after: ir.Value,
     x_step: ir.Value,
     dy_step: ir.Value,
     sums: ir.Value,
     tap_step: ir.Value,
+    x_next: ir.Value,
+    dy_next: ir.Value,
 ) -> None:
     taps, stride = form
     vectors = range(e.vectors)
     cells = [(k, t, n) for k in range(lines) for t in range(taps) for n in vectors]
 
-    def some_pixels(pixels: int, index: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
-        starts, at, values = state[:lines], state[lines], state[lines + 1 :]
+    def some_pixels(
+        pixels: int, lacking: tuple[int, ...], index: ir.Value, state: list[ir.Value]
+    ) -> list[ir.Value]:
+        starts, at, values, ahead = state[:lines], state[lines], state[lines + 1 : -2], state[-2:]
+        for i, factor in enumerate((stride**2, 1) if taps > 1 else ()):
+            size = pixels * factor * e.vectors * e.lanes * e.itemsize
+            for shift in range(0, size, LINE):
+                fetch_line(e.builder, e.add(ahead[i], shift), 2)
+            ahead[i] = e.add(ahead[i], size)
         totals = dict(zip(cells, values, strict=True))
         gradients = []
         for _ in range(pixels):
@@ -321,7 +389,7 @@ def _emit_add_pixels(
             at = e.add(at, dy_step)
         for k, here in enumerate(starts):
             for column in range((pixels - 1) * stride + taps):
-                for n in vectors:
+                for n in () if column in lacking else vectors:
                     x = e.gather(here, offsets, n) if spread else e.load(here, n)
                     for p in range(pixels):
                         t = column - p * stride
@@ -329,7 +397,7 @@ def _emit_add_pixels(
                             totals[k, t, n] = e.multiply_add(gradients[p][n], x, totals[k, t, n])
                 here = e.add(here, x_step)
         moved = e.times(x_step, pixels * stride)
-        return [*(e.add(s, moved) for s in starts), at, *totals.values()]
+        return [*(e.add(s, moved) for s in starts), at, *totals.values(), *ahead]
 
     def row(index: ir.Value, values: list[ir.Value]) -> list[ir.Value]:
         entry = e.add(table, e.times(index, 8 * (lines + 1)))
@@ -338,11 +406,16 @@ def _emit_add_pixels(
             starts = [e.add(s, c_shift) for s in starts]
         state = [*starts, e.add(e.word(e.add(entry, 8 * lines)), c_shift), *values]
         full = e.builder.sdiv(count, e.integer(PIXELS))
-        state = e.loop(full, state, functools.partial(some_pixels, PIXELS))
-        left = e.builder.sub(count, e.times(full, PIXELS))
-        return e.loop(left, state, functools.partial(some_pixels, 1))[lines + 1 :]
+        rest = e.builder.sub(count, e.times(full, PIXELS))
+        several: list[tuple[ir.Value, int, tuple[int, ...]]]
+        several = [(full, PIXELS, ()), (rest, 1, ())]
+        if taps > 1:
+            several = [(before, 1, (0,)), *several, (after, 1, (taps - 1,))]
+        for times, pixels, lacking in several:
+            state = e.loop(times, state, functools.partial(some_pixels, pixels, lacking))
+        return state[lines + 1 :]
 
     places = [(e.add(sums, e.times(tap_step, k * taps + t)), n) for k, t, n in cells]
-    totals = e.loop(rows, [e.load(at, n) for at, n in places], row)
-    for total, (at, n) in zip(totals, places, strict=True):
+    totals = e.loop(rows, [*(e.load(at, n) for at, n in places), x_next, dy_next], row)
+    for total, (at, n) in zip(totals[:-2], places, strict=True):
         e.store(total, at, n)

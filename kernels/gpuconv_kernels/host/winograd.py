@@ -59,8 +59,8 @@ from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, zeros
 from gpuconv_kernels.host.microkernel import RELU, multiply, pixel_kernel, rows_for
 from gpuconv_kernels.host.parallel import run, take
-from gpuconv_kernels.host.spinning import add, patience
 from gpuconv_kernels.host.rows import name_of
+from gpuconv_kernels.host.spinning import add, patience
 from gpuconv_kernels.host.target import ITEMSIZE, Host, host
 from gpuconv_kernels.host.winograd_cut import Layer, Plan, best, excess
 from gpuconv_kernels.host.winograd_filters import steps_of, transform_block
