@@ -104,8 +104,8 @@ def target_device(device: str) -> str:
     Data stays where it is unless a backend of another device is in force by name.
     """
     name = requested_backend()
-    if name == "auto":
-        return device
+    if name == "auto" or name.partition(":")[0] == device:
+        return device  # an engine that cannot run is found out when it is asked for
     require(name)
     return resolve_device(name)[0]
 

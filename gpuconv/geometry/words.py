@@ -14,6 +14,8 @@ def as_int(value: Any, name: str, minimum: int | None = None) -> int:
     Raises:
         InvalidArgumentError: not an integer, or below ``minimum``.
     """
+    if type(value) is int and (minimum is None or value >= minimum):
+        return value  # as nearly always
     bound = "" if minimum is None else f" of at least {minimum}"
     # Older NumPy gives its own bool an __index__ too, which warns.
     boolean = isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
@@ -36,6 +38,8 @@ def as_tuple(value: Any, rank: int, name: str, minimum: int | None = None) -> tu
     Raises:
         InvalidArgumentError: wrong length, not integers, or below ``minimum``.
     """
+    if type(value) is int:
+        return (as_int(value, name, minimum),) * rank
     if isinstance(value, (str, bytes)):
         entries = None
     elif hasattr(value, "__index__") and not hasattr(value, "__len__"):
