@@ -108,7 +108,7 @@ def plan(g: Any, dtype: Any, of: Host) -> Plan:
         room = max(room, -(-taps // joined // lines) * lines * joined)
     arrays = math.prod(g.x_shape) + math.prod(g.y_shape)
     most = min(_LEAST_TASKS, max(1, arrays // (_SUMS_SHARE * room * channels)))
-    rows_of_all = g.batch * output[0] * output[1]
+    rows_of_all = max(1, g.batch) * output[0] * output[1]
     rows, blocks = even(
         rows_of_all, min(-(-rows_of_all // most), max(1, _BLOCK_PIXELS // output[2]))
     )
