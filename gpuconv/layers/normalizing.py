@@ -92,7 +92,7 @@ class Normalizing(Layer):
             x, mean, variance: arrays.
             along: the axes of ``x`` along which ``gamma`` and ``beta`` vary.
         """
-        scale, offset = (_broadcastable(p, x, along) for p in (self.gamma, self.beta))
+        scale, offset = _broadcastable(self.gamma, x, along), _broadcastable(self.beta, x, along)
         return engine_for(x).normalize(x, mean, variance, scale, offset, self.epsilon)
 
     def normalize_backward(
@@ -140,5 +140,7 @@ class Normalizing(Layer):
 def _broadcastable(parameter: Parameter | None, x: Array, along: tuple[int, ...]) -> Array | None:
     if parameter is None:
         return None
-    shape = tuple(extent if axis in along else 1 for axis, extent in enumerate(x.shape))
+    shape = [1] * x.ndim
+    for axis in along:
+        shape[axis] = x.shape[axis]
     return parameter.value.reshape(shape)

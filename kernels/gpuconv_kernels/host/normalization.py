@@ -36,13 +36,20 @@ TASK: Final = 64 * 1024
 
 def covers(x: Array, *axes: tuple[int, ...]) -> bool:
     """Whether the kernels of this file serve sums of ``x`` over these axes: all but the last."""
-    others = list(range(x.ndim - 1))
-    return all(sorted(axis % x.ndim for axis in some) == others for some in axes)
+    others = tuple(range(x.ndim - 1))
+    for some in axes:
+        if some != others and tuple(sorted(axis % x.ndim for axis in some)) != others:
+            return False
+    return True
 
 
 def by_channel(x: Array, *vectors: Array | None) -> bool:
     """Whether :func:`normalize` serves these vectors: one number for each channel of ``x``."""
-    return all(v is None or v.size == v.shape[-1] == x.shape[-1] for v in vectors)
+    channels = x.shape[-1]
+    for v in vectors:  # noqa: SIM110  # a generator takes longer than what it looks at
+        if v is not None and not v.size == v.shape[-1] == channels:
+            return False
+    return True
 
 
 def normalize(
