@@ -318,9 +318,8 @@ def _synchronize() -> Callable[[], None]:
 def _is_lost(synchronize: Callable[[], None]) -> bool:
     try:
         synchronize()
-    except (
-        Exception
-    ):  # a sticky error of the device, whatever class CuPy gives it: that is the answer
+    except Exception:
+        # A sticky error of the device, whatever class CuPy gives it: that is the answer.
         return True
     return False
 

@@ -34,13 +34,10 @@ def operands(**values: Any) -> Operands:
     Raises:
         DTypeError: not float32 or float64, or not all the same.
     """
-    if _are_ready(values):
+    given = {n: value for n, value in values.items() if value is not None or n != "bias"}
+    if _are_ready(list(given.values())):
         return Operands(tuple(values.values()), _unchanged)
-    unwrapped = {
-        name: unwrap(value, name)
-        for name, value in values.items()
-        if value is not None or name != "bias"
-    }
+    unwrapped = {name: unwrap(value, name) for name, value in given.items()}
     require_same_dtype(**{name: array for name, (array, _) in unwrapped.items()})
     placed = {name: place(array) for name, (array, _) in unwrapped.items()}
     first = next(iter(values))
@@ -49,12 +46,11 @@ def operands(**values: Any) -> Operands:
     return Operands(arrays, lambda result: to_container(home(result)))
 
 
-def _are_ready(values: dict[str, Any]) -> bool:
+def _are_ready(arrays: list[Any]) -> bool:
     """Whether these are NumPy arrays of one dtype that are computed where they lie.
 
     Nearly always they are, and to bring them there step by step takes longer than small kernels.
     """
-    arrays = [array for name, array in values.items() if array is not None or name != "bias"]
     if not all(type(array) is np.ndarray for array in arrays):
         return False
     dtype = arrays[0].dtype

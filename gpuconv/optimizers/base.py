@@ -233,12 +233,9 @@ class Optimizer(Configurable, ABC):
                 name: xp.full(value.shape, first, value.dtype)
                 for name, first in self.slots().items()
             }
+        elif {device_of(array) for array in stored.values()} <= {device}:
+            return stored
         else:
-            for array in stored.values():
-                if device_of(array) != device:
-                    break
-            else:
-                return stored
             stored = {name: to_device(array, device) for name, array in stored.items()}
         self._slots[parameter] = stored
         return stored

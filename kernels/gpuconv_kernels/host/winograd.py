@@ -56,7 +56,7 @@ import numpy as np
 
 from gpuconv_kernels.host import winograd_gradient
 from gpuconv_kernels.host.kernel import Kernel
-from gpuconv_kernels.host.memory import address, zeros
+from gpuconv_kernels.host.memory import address, number_at, put_at, zeros
 from gpuconv_kernels.host.microkernel import RELU, multiply, pixel_kernel, rows_for
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import name_of
@@ -70,12 +70,10 @@ from gpuconv_kernels.host.winograd_tiles import (
     claim,
     fill_table,
     locate,
-    read,
     tail_padded,
     up,
     wait_for,
     with_channels_together,
-    write,
 )
 from gpuconv_kernels.host.winograd_transforms import (
     add_residual,
@@ -274,8 +272,8 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
     patch_in = tail_padded(dtype, host, transform_input(dtype, host, m), elements)
     tile_out, add_pixels = transform_output(dtype, host, m), add_residual(dtype, host, m)
     filters_in = transform_block(dtype, host, m)
-    number, put, zero = read(dtype), write(dtype), np.dtype(dtype).type(0)
-    word, put_word = read("int64"), write("int64")
+    number, put, zero = number_at(dtype), put_at(dtype), np.dtype(dtype).type(0)
+    word, put_word = number_at("int64"), put_at("int64")
     apart_bytes = 8 * _APART
 
     def convolve(  # type: ignore[no-untyped-def]
@@ -318,12 +316,12 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
         # Transformed patches and products: block of rows, element, row, number.
         for i in range(group):
             place = i // rows * elements * rows + i % rows
-            put_word(row_table + 8 * i, v + place * v_row)
-            put_word(target_table + 8 * i, place * width_bytes)
+            put_word(row_table, i, v + place * v_row)
+            put_word(target_table, i, place * width_bytes)
         fill_table(patch_table, elements, patch, vector_bytes)
         fill_table(spare_table, pixels, spare, vector_bytes)
         for i in range(elements * lanes):
-            put(patch + i * itemsize, zero)
+            put(patch, i, zero)
 
         located = -1
         transformed = -1
@@ -409,7 +407,7 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                                                 pixel_table + i_row * elements * 8,
                                                 c_in * itemsize,
                                                 min(lanes, channels - c_in), patch_table,
-                                                word(row_table + 8 * i_row)
+                                                word(row_table, i_row)
                                                 + (c_in - c_held) * itemsize,
                                                 rows * v_row,
                                             )  # fmt: skip
@@ -434,8 +432,8 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                                 for j in range(width):
                                     value = zero
                                     if j < used:
-                                        value = number(bias + (f + j) * itemsize)
-                                    put(start + j * itemsize, value)
+                                        value = number(bias, f + j)
+                                    put(start, j, value)
                                 for i_tile in range(here):
                                     place = i_tile // rows * elements * rows + i_tile % rows
                                     product = products + place * width_bytes
@@ -456,16 +454,16 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                                         if not whole:
                                             for p in range(pixels):
                                                 source = spare + p * vector_bytes
-                                                to = word(places + 8 * p)
+                                                to = word(places, p)
                                                 more = added if to != trash else 0
                                                 for j in range(used - k):
-                                                    value = number(source + j * itemsize)
+                                                    value = number(source, j)
                                                     place = to + shift + j * itemsize
                                                     if more:
-                                                        value += number(place + more)
+                                                        value += number(place + more, 0)
                                                         if finish and value < zero:
                                                             value = zero
-                                                    put(place, value)
+                                                    put(place, 0, value)
                             if span < channels:
                                 products += product_bytes
                         if not kept and not own:

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.host.kernel import Kernel
-from gpuconv_kernels.host.memory import address
+from gpuconv_kernels.host.memory import address, number_at, put_at
 from gpuconv_kernels.host.microkernel import vectors_for
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import ITEMSIZE, Host, host, inlined
-from gpuconv_kernels.host.winograd_tiles import aligned, apart, read, up, write
+from gpuconv_kernels.host.winograd_tiles import aligned, apart, up
 from gpuconv_kernels.host.winograd_transforms import transform_filter, transpose_block
 from gpuconv_kernels.threads import threads
 
@@ -135,7 +135,7 @@ def transform_block(dtype: str, host: Host, m: int) -> Any:
     lanes, itemsize = host.lanes(dtype), ITEMSIZE[dtype]
     vector_bytes = host.vector_bytes
     filter_in, transpose = transform_filter(dtype, host, m), transpose_block(dtype, host)
-    number, put, zero = read(dtype), write(dtype), np.dtype(dtype).type(0)
+    number, put, zero = number_at(dtype), put_at(dtype), np.dtype(dtype).type(0)
 
     def transform(w, tap, c_step, f_step, count, used, vectors, packed, u, row, step):  # type: ignore[no-untyped-def]
         width, width_bytes = vectors * lanes, vectors * vector_bytes
@@ -155,8 +155,8 @@ def transform_block(dtype: str, host: Host, m: int) -> Any:
                             for j in range(lanes):
                                 value = zero
                                 if k + j < used:
-                                    value = number(start + i * c_step + j * f_step)
-                                put(to + i * width_bytes + j * itemsize, value)
+                                    value = number(start + i * c_step + j * f_step, 0)
+                                put(to + i * width_bytes + j * itemsize, 0, value)
                 source, s_tap, s_step = packed, lanes * width_bytes, width_bytes
             for i in range(some):
                 for k in range(vectors):

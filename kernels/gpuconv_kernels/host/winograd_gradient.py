@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.host.kernel import Kernel
-from gpuconv_kernels.host.memory import address, zeros
+from gpuconv_kernels.host.memory import address, number_at, put_at, zeros
 from gpuconv_kernels.host.microkernel import channel_kernel, multiply, rows_for, vectors_for
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import name_of
@@ -46,11 +46,9 @@ from gpuconv_kernels.host.winograd_tiles import (
     fill_table,
     locate,
     offsets_of,
-    read,
     tail_padded,
     up,
     with_channels_together,
-    write,
 )
 from gpuconv_kernels.host.winograd_transforms import (
     transform_filter_gradient,
@@ -261,7 +259,7 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
     patch_in = tail_padded(dtype, host, transform_input(dtype, host, m), elements)
     tile_in = tail_padded(dtype, host, transform_output_gradient(dtype, host, m), pixels)
     taps_out = transform_filter_gradient(dtype, host, m)
-    number, put, zero = read(dtype), write(dtype), np.dtype(dtype).type(0)
+    number, put, zero = number_at(dtype), put_at(dtype), np.dtype(dtype).type(0)
 
     def accumulate(  # type: ignore[no-untyped-def]
         counter, tasks, x, dy, dw, zeros, kernel,
@@ -314,7 +312,7 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                     extents[2], extents[3], dy, dy_steps, zeros,
                 )  # fmt: skip
                 for j in range(elements * lanes):
-                    put(padded + j * itemsize, zero)
+                    put(padded, j, zero)
                 for i in range(here):
                     for k in range(0, c_used, lanes):
                         patch_in(
@@ -323,7 +321,7 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                             v + (i * block + k) * itemsize, v_step,
                         )  # fmt: skip
                 for j in range(elements * lanes):
-                    put(padded + j * itemsize, zero)
+                    put(padded, j, zero)
                 for i in range(here):
                     for k in range(0, f_used, lanes):
                         tile_in(
@@ -362,8 +360,8 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                         for t in range(9):
                             place = to + t * tap_step + k * itemsize
                             for j in range(f_used - k):
-                                value = number(spare + t * vector_bytes + j * itemsize)
-                                put(place + j * itemsize, value)
+                                value = number(spare + t * vector_bytes + j * itemsize, 0)
+                                put(place, j, value)
             task = take(counter)
 
     return accumulate

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gpuconv_kernels.host.memory import address
+from gpuconv_kernels.host.memory import address, number_at, put_at
 from gpuconv_kernels.host.spinning import give_way, look, pause
-from gpuconv_kernels.host.target import INT, LINE, NUMBER, REAL, Host, inlined
+from gpuconv_kernels.host.target import INT, LINE, Host, inlined
 
 Array = Any
 
@@ -94,52 +92,17 @@ def with_channels_together(x: Array) -> Array:
     return x if together else np.ascontiguousarray(x)
 
 
-@functools.cache
-def read(dtype: str) -> Any:
-    """Return ``f(address)``: the number there. Compiles in less time than an array does."""
-    kind: Any = types.int64 if dtype == "int64" else NUMBER[dtype]
-    pointer = (INT if dtype == "int64" else REAL[dtype]).as_pointer()
-
-    @intrinsic
-    def number_at(typing_context, address):  # type: ignore[no-untyped-def]
-        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            return builder.load(builder.inttoptr(arguments[0], pointer), align=1)
-
-        return kind(types.intp), generate
-
-    return number_at
-
-
-@functools.cache
-def write(dtype: str) -> Any:
-    """Return ``f(address, number)``, which stores the number there."""
-    kind: Any = types.int64 if dtype == "int64" else NUMBER[dtype]
-    number: ir.Type = INT if dtype == "int64" else REAL[dtype]
-
-    @intrinsic
-    def store_at(typing_context, address, value):  # type: ignore[no-untyped-def]
-        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            builder.store(
-                arguments[1], builder.inttoptr(arguments[0], number.as_pointer()), align=1
-            )
-            return context.get_dummy_value()
-
-        return types.void(types.intp, kind), generate
-
-    return store_at
-
-
 # --- tiles --------------------------------------------------------------------------------
 
 
-_write_word = write("int64")
+_write_word = put_at("int64")
 
 
 @inlined
 def fill_table(table, count, first, step):  # type: ignore[no-untyped-def]
     """Write ``count`` addresses, ``step`` bytes apart."""
     for i in range(count):
-        _write_word(table + 8 * i, first + i * step)
+        _write_word(table, i, first + i * step)
 
 
 @inlined
@@ -163,7 +126,7 @@ def locate(  # type: ignore[no-untyped-def]
         for r in range(size):
             for s in range(size):
                 inside = i < count and 0 <= h + r < height and 0 <= w + s < width
-                _write_word(to, corner + r * steps[1] + s * steps[2] if inside else outside)
+                _write_word(to, 0, corner + r * steps[1] + s * steps[2] if inside else outside)
                 to += 8
         column += 1
         if column == grid[1]:
@@ -180,15 +143,15 @@ def tail_padded(dtype: str, host: Host, transform: Any, pixels: int) -> Any:
     Where fewer than a vector's channels, ``inside``, are left, they are copied in front of the
     zeros of a patch of vectors, so that nothing behind the last pixel is read.
     """
-    lanes, word = host.lanes(dtype), read("int64")
-    number, put, itemsize = read(dtype), write(dtype), np.dtype(dtype).itemsize
+    lanes, word = host.lanes(dtype), number_at("int64")
+    number, put = number_at(dtype), put_at(dtype)
 
     def padded(table, shift, inside, patch_table, target, step):  # type: ignore[no-untyped-def]
         if inside < lanes:
             for p in range(pixels):
-                source, copy = word(table + 8 * p) + shift, word(patch_table + 8 * p)
+                source, copy = word(table, p) + shift, word(patch_table, p)
                 for j in range(inside):
-                    put(copy + j * itemsize, number(source + j * itemsize))
+                    put(copy, j, number(source, j))
             table, shift = patch_table, 0
         transform(table, shift, target, step)
 
