@@ -53,7 +53,7 @@ def _line_numbers(g: Any, lanes: int) -> int:
 
 
 def _lines_of_task(g: Any, dtype: str, of: Host) -> int:
-    lines = math.prod(g.input[:-1])
+    lines = max(1, math.prod(g.input[:-1]))
     most = _SUM_BYTES // (_line_numbers(g, of.lanes(dtype)) * ITEMSIZE[dtype])
     least = 4 * math.prod(g.kernel[:-1])  # or too many products are computed twice
     parts = -(-lines // max(most, least, 1))
