@@ -101,7 +101,7 @@ class CpuJit(CpuNumpy):
         way = choose_way("conv_backward_input", geometry, name_of(dx.dtype), workspace_limit)
         if way.tile:
             winograd.conv_backward_input(dy, w, dx, geometry, way.tile, limit=way.limit)
-        elif geometry.is_depthwise:
+        elif depthwise.covers(geometry):
             depthwise.conv_backward_input(dy, w, dx, geometry)
         else:
             direct.conv_backward_input(dy, w, dx, geometry)
@@ -115,7 +115,7 @@ class CpuJit(CpuNumpy):
         way = choose_way("conv_backward_weight", geometry, name_of(dw.dtype), workspace_limit)
         if way.tile:
             winograd_gradient.conv_backward_weight(dy, x, dw, geometry, way.tile, way.limit)
-        elif geometry.is_depthwise:
+        elif depthwise.covers(geometry):
             depthwise.conv_backward_weight(dy, x, dw, geometry)
         else:
             weight_gradient.conv_backward_weight(dy, x, dw, geometry)
@@ -382,14 +382,14 @@ def _convolve(
     bias = None if bias is None else np.ascontiguousarray(bias)
     way = choose_way("conv_forward", geometry, name_of(y.dtype), workspace_limit)
     # The depthwise kernel adds no residual as it stores: behind it that is a pass.
-    added_after = residual is not None and geometry.is_depthwise
+    added_after = residual is not None and depthwise.covers(geometry)
     relu = activation is not None and activation.kind == "relu" and not added_after
     if residual is not None and not added_after:
         residual = np.require(residual, requirements=["C", "A"])
     if way.tile:
         filters = None if kept is None else kept.transformed(way.tile)
         winograd.conv_forward(x, w, bias, y, geometry, relu, way.tile, filters, way.limit, residual)
-    elif geometry.is_depthwise:
+    elif depthwise.covers(geometry):
         depthwise.conv_forward(x, w, bias, y, geometry, relu)
     else:
         packed = None if kept is None else kept.packed(geometry.groups)

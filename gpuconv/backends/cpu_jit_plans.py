@@ -12,6 +12,7 @@ from gpuconv.backends.base import Plan
 from gpuconv.geometry import ConvGeometry
 from gpuconv.settings import config
 from gpuconv_kernels.host import (
+    depthwise,
     depthwise_weights,
     direct,
     few_channels,
@@ -68,12 +69,16 @@ def choose_way(op: str, g: ConvGeometry, dtype: str, workspace_limit: int) -> Wa
 def _choose(
     op: str, g: ConvGeometry, dtype: str, workspace_limit: int, setting: str | int, threads: int
 ) -> Way:
-    if g.is_depthwise:
+    if depthwise.covers(g):
         needed = 0
         if op == "conv_backward_weight":
             needed = depthwise_weights.workspace_bytes(g, dtype)
-        reason = "one input channel a group: vectors of channels, no product to reduce over"
-        return Way(0, 0, Plan("depthwise", needed, reason))
+        if g.is_depthwise:
+            reason = "one input channel a group: vectors of channels, no product to reduce over"
+            return Way(0, 0, Plan("depthwise", needed, reason))
+        few = f"{g.in_channels // g.groups} channels and {g.out_channels // g.groups} filters"
+        reason = f"{few} a group: vectors across groups, a product for each would leave them empty"
+        return Way(0, 0, Plan("small-groups", needed, reason))
     most = {"auto": _AUTOMATIC, "off": 0}.get(str(setting), setting)
     numbers = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
     arrays = numbers * np.dtype(dtype).itemsize

@@ -56,6 +56,8 @@ def test_winograd_where_it_saves_products(op):
     ):
         assert algorithm(other, op) == "direct"
     assert algorithm(layer(8, 32, 56, 32, groups=32), op) == "depthwise"
+    assert algorithm(layer(8, 32, 56, 32, groups=8), op) == "small-groups"
+    assert algorithm(layer(8, 32, 56, 32, groups=2), op) == "direct"
 
 
 def test_the_setting_says_how_large_tiles_may_be():

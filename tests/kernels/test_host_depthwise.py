@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -35,7 +37,8 @@ def use(monkeypatch):
     return use
 
 
-def geometry(batch, channels, extents, kernel, stride=1, pads=0, dilation=1, multiplier=1):
+def geometry(batch, channels, extents, kernel, stride=1, pads=0, dilation=1, multiplier=1, group=1):
+    """Of groups of ``group`` channels, and ``multiplier`` filters for each channel."""
     rank = len(extents)
 
     def each(value):
@@ -50,7 +53,7 @@ def geometry(batch, channels, extents, kernel, stride=1, pads=0, dilation=1, mul
         stride=each(stride),
         dilation=each(dilation),
         pads=tuple((p, p) if isinstance(p, int) else p for p in each(pads)),
-        groups=channels,
+        groups=channels // group,
     )
 
 
@@ -112,6 +115,53 @@ CASES = {
     "one dimension": geometry(2, 70, (37,), 3, 1, ((2, 0),)),
     "three dimensions": geometry(1, 70, (4, 5, 6), 3, (1, 2, 1), (1, 0, 1)),
 }
+
+
+SMALL_GROUPS = {
+    "4 channels": geometry(2, 32, (9, 11), 3, 1, 1, group=4),
+    "8 channels, stride 2": geometry(1, 24, (9, 12), 3, 2, 1, group=8),
+    "3 channels": geometry(1, 21, (6, 9), 3, 1, 1, group=3),
+    "2 channels, 6 filters": geometry(1, 14, (6, 9), (3, 2), 1, (1, 0), group=2, multiplier=3),
+    "5 channels, stride 3, dilation": geometry(1, 10, (12, 13), 3, 3, 2, 2, group=5),
+    "1 filter of 4 channels": dataclasses.replace(
+        geometry(1, 28, (6, 9), 3, 1, 1, group=4), out_channels=7
+    ),
+    "3 filters of 8 channels": dataclasses.replace(
+        geometry(1, 40, (5, 9), 3, 2, 1, group=8), out_channels=15
+    ),
+    "multiplier 2": geometry(2, 35, (9, 11), 3, 1, 1, multiplier=2),
+    "multiplier 8, stride 2": geometry(1, 9, (9, 12), 3, 2, 1, multiplier=8),
+    "single taps": geometry(2, 20, (5, 7), 1, 1, group=4),
+    "three dimensions": geometry(1, 8, (4, 5, 6), 3, (1, 2, 1), (1, 0, 1), group=4),
+}
+
+
+@pytest.mark.parametrize("name", SMALL_GROUPS)
+def test_groups_of_few_channels(use, name):
+    """Across groups in vectors of 16, 8 and 4 numbers, of which a group may fill none or all."""
+    check(SMALL_GROUPS[name])
+    assert depthwise.covers(SMALL_GROUPS[name])
+
+
+@pytest.mark.parametrize(
+    ("host", "dtype", "name"),
+    [
+        (Host(16, 16), "float32", "8 channels, stride 2"),
+        (Host(16, 16), "float64", "3 channels"),
+        (Host(32, 16), "float32", "3 filters of 8 channels"),
+        (Host(64, 32), "float64", "2 channels, 6 filters"),
+    ],
+)
+def test_groups_in_every_vector_width(use, host, dtype, name):
+    use(host)
+    check(SMALL_GROUPS[name], dtype)
+
+
+def test_what_other_kernels_compute():
+    """Not without groups, and not groups that fill a vector."""
+    assert not depthwise.covers(geometry(1, 8, (5, 5), 3, group=8))
+    assert not depthwise.covers(geometry(1, 32, (5, 5), 3, group=16))
+    assert not depthwise.covers(geometry(1, 32, (5, 5), 3, multiplier=9))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,6 +1,7 @@
-r"""Depthwise convolution: every channel by itself, the channels of a pixel in vectors.
+r"""Depthwise convolution, and groups of few channels: the channels of a pixel in vectors.
 
-There is nothing to reduce over but the taps, so the time goes into reading x. Some pixels of a row
+In a depthwise convolution every channel is by itself. There is nothing to reduce over but the taps,
+so the time goes into reading x. Some pixels of a row
 are computed together: what one tap reads, the next tap reads again for the pixel before it, and
 each vector is loaded once for all of them::
 
@@ -23,9 +24,11 @@ has ``split`` 1, backward_input has ``step`` 1 and splits by the stride: if that
 reads for a result, another tap reads for the result beside it. With larger strides, or with taps
 that lie apart, each tap is read by itself, for results that lie ``split`` apart and meet the same.
 
-With a channel multiplier ``m``, filter ``f`` reads channel ``f // m`` (forward gathers the numbers
-of a vector from ``offsets``), and a channel of ``dx`` sums over ``m`` filters (as if these were
-more taps). Any stride, pads and dilation, one to three dimensions.
+Groups of up to 8 channels and filters, as of ResNeXt, are computed in the same way, for a matrix
+product of 4 by 4 would leave most of a vector empty. A vector holds the filters of some groups; the
+channels of these groups are loaded once, and for each channel of a group moved to the filters that
+read it, see ``Mix``. With a channel multiplier a group has one channel. backward_input is the same
+with channels and filters exchanged. Any stride, pads and dilation, one to three dimensions.
 
 Source: Zhang et al. 2020, "High Performance Depthwise and Pointwise Convolutions on Mobile
 Devices", for the reuse of what is loaded.
@@ -52,12 +55,22 @@ from gpuconv_kernels.host.microkernel import RELU
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.sources import sources
 from gpuconv_kernels.host.target import ITEMSIZE, Host, host
-from gpuconv_kernels.host.vectors import Emitter, Width, even, width_for
+from gpuconv_kernels.host.vectors import (
+    DEPTHWISE,
+    Emitter,
+    Mix,
+    Width,
+    even,
+    mixed_width,
+    width_for,
+)
 
 __all__ = ["conv_backward_input", "conv_backward_weight", "conv_forward"]
 
 Array = Any
 
+MOST_OF_A_GROUP = 8
+"""Channels and filters of a group; with more, the micro-kernel's vectors are full."""
 PIXELS = (8, 4, 1)
 """How many pixels may be computed together."""
 _WHOLE, _LEFT, _RIGHT = range(3)
@@ -72,6 +85,8 @@ _ROWS = 4
 _LEAST_TASKS = 16
 _SPAN = 64
 """Groups of a task."""
+_MOST_WEIGHTS = 24
+"""Vectors of weights for a row of the window, up to which its taps are joined: more is long."""
 
 
 class Form(NamedTuple):
@@ -123,7 +138,6 @@ class Plan:
         kernel: the compiled kernel.
         tasks: their number.
         sources: of the three dimensions, and the groups of a row; ``tables``: their addresses.
-        offsets: of the channels of a vector in the source, or None if they lie together.
         sizes, cut: what :func:`define` says.
     """
 
@@ -131,43 +145,45 @@ class Plan:
     tasks: int
     sources: tuple[Array, ...]
     tables: tuple[int, ...]
-    offsets: Array | None
     sizes: tuple[int, ...]
     cut: tuple[int, ...]
+
+
+def covers(geometry: Any) -> bool:
+    """Whether the kernels here are those for a convolution: groups, of few channels each."""
+    g = geometry
+    return g.groups > 1 and max(g.in_channels, g.out_channels) <= MOST_OF_A_GROUP * g.groups
 
 
 def conv_forward(
     x: Array, w: Array, bias: Array | None, y: Array, geometry: Any, relu: bool = False
 ) -> None:
-    """Write ``y`` (N, *out, F) from ``x`` (N, *in, C), ``w`` (*k, 1, F) and ``bias`` (F,) or None.
+    """Write ``y`` (N, *out, F) from ``x`` (N, *in, C), ``w`` (*k, C/g, F), ``bias`` (F,) or None.
 
     ``y`` is contiguous; the others may have any strides.
     """
     if y.size:
         w = np.ascontiguousarray(w)
-        steps = w.strides[:-2]
-        _gather(
-            x, address(w), steps, (0, 0), bias, y, _plan(geometry, y.dtype, False, host()), relu
-        )
+        plan = _plan(geometry, y.dtype, False, host())
+        _gather(x, address(w), w.strides[:-1], bias, y, plan, relu)
 
 
 def conv_backward_input(dy: Array, w: Array, dx: Array, geometry: Any) -> None:
-    """Write ``dx`` (N, *in, C) from ``dy`` (N, *out, F) and ``w`` (*k, 1, F), as above."""
+    """Write ``dx`` (N, *in, C) from ``dy`` (N, *out, F) and ``w`` (*k, C/g, F), as above."""
     g = geometry
     if dx.size:
-        multiplier = g.out_channels // g.in_channels
-        # One set of weights for each filter of a channel: (m, *k, C); the last tap comes first.
-        sets = np.moveaxis(w.reshape(*g.kernel, g.in_channels, multiplier), -1, 0)
-        w = np.ascontiguousarray(np.flip(sets, tuple(range(1, g.rank + 1))))
-        more = (dy.itemsize, w.strides[0])
-        _gather(dy, address(w), w.strides[1:-1], more, None, dx, _plan(g, dx.dtype, True, host()))
+        # What a filter reads and what is read change places; the last tap comes first.
+        split = w.reshape(*g.kernel, g.in_channels // g.groups, g.groups, -1)
+        turned = np.flip(split.swapaxes(-3, -1), tuple(range(g.rank)))
+        w = np.ascontiguousarray(turned).reshape(*g.kernel, -1, g.in_channels)
+        plan = _plan(g, dx.dtype, True, host())
+        _gather(dy, address(w), w.strides[:-1], None, dx, plan)
 
 
 def _gather(
     x: Array,
     w: int,
     w_steps: tuple[int, ...],
-    set_steps: tuple[int, int],
     bias: Array | None,
     y: Array,
     plan: Plan,
@@ -183,12 +199,11 @@ def _gather(
         w,
         address(bias),
         address(y),
-        0 if plan.offsets is None else address(plan.offsets),
         RELU if relu else 0,
         *plan.tables,
         (x.strides[0], *three(x.strides[1:-1], 0)),
         (y.strides[0], *three(y.strides[1:-1], 0)),
-        (*three(w_steps, 0), *set_steps),
+        (*three(w_steps[:-1], 0), w_steps[-1]),
         plan.sizes,
         plan.cut,
     )
@@ -196,27 +211,30 @@ def _gather(
 
 @functools.lru_cache(maxsize=1024)
 def _plan(g: Any, dtype: Any, backward: bool, of: Host) -> Plan:
-    multiplier, taps = g.out_channels // g.in_channels, three(g.kernel, 1)
+    taps = three(g.kernel, 1)
     itemsize, stride, dilation = dtype.itemsize, three(g.stride, 1), three(g.dilation, 1)
     before = three([lo for lo, _ in g.pads], 0)
     one = (1, 1, 1)
     if backward:
-        channels, sets, input, output = g.in_channels, multiplier, g.output, g.input
+        channels, input, output = g.in_channels, g.output, g.input
         before = three([d * (k - 1) - b for d, k, b in zip(dilation, taps, before, strict=True)], 0)
         step, split = one, stride
-        offsets = np.arange(channels) * multiplier * itemsize
     else:
-        channels, sets, input, output = g.out_channels, 1, g.input, g.output
+        channels, input, output = g.out_channels, g.input, g.output
         step, split = stride, one
-        offsets = np.arange(channels) // multiplier * itemsize
     input, output = three(input, 1), three(output, 1)
     each = [
         sources(*along)
         for along in zip(input, output, taps, step, before, dilation, split, strict=True)
     ]
-    spread = multiplier > 1
-    width = width_for(channels, dtype.name, of, 2 if of.registers >= 32 and not spread else 1)
-    joins = 1 < taps[2] <= MOST_TAPS and not spread
+    mix = Mix(g.in_channels // g.groups, g.out_channels // g.groups)
+    if backward:
+        mix = Mix(*reversed(mix))
+    if mix == DEPTHWISE:
+        width = width_for(channels, dtype.name, of, 2 if of.registers >= 32 else 1)
+    else:
+        width = mixed_width(channels, dtype.name, of, mix)
+    joins = 1 < taps[2] <= MOST_TAPS and taps[2] * mix.channels <= _MOST_WEIGHTS
     joins = joins and dilation[2] == 1 and step[2] <= 2 and split[2] <= 2
     form = Form(taps[2], step[2], split[2], -before[2] % split[2]) if joins else _APART
     if joins:
@@ -224,7 +242,7 @@ def _plan(g: Any, dtype: Any, backward: bool, of: Host) -> Plan:
     else:
         groups = _apart_groups(split[2], each[2][1])
 
-    weight_bytes = math.prod(taps) * sets * width.channels * itemsize
+    weight_bytes = math.prod(taps) * mix.channels * width.channels * itemsize
     chunk, parts = even(-(-channels // width.channels), max(1, _WEIGHT_BYTES // weight_bytes))
     chunk *= width.channels
     span, spans = even(len(groups), _SPAN)
@@ -232,12 +250,11 @@ def _plan(g: Any, dtype: Any, backward: bool, of: Host) -> Plan:
     rows, bands = even(output[1], max(1, min(_ROWS, lines // _LEAST_TASKS)))
     tables = (each[0][0], each[1][0], each[2][0], groups)
     return Plan(
-        _kernel(dtype.name, width, form, spread),
+        _kernel(dtype.name, width, form, mix),
         g.batch * output[0] * bands * spans * parts,
         tables,
         tuple(address(table) for table in tables),
-        offsets if spread else None,
-        (channels, sets, step[2], 1 if joins else split[2], len(groups), *output, *taps),
+        (channels, step[2], 1 if joins else split[2], len(groups), *output, *taps),
         (rows, bands, span, spans, chunk, parts),
     )
 
@@ -292,37 +309,38 @@ def _apart_groups(split: int, runs: Array) -> Array:
 
 
 @functools.cache
-def _kernel(dtype: str, width: Width, form: Form, spread: bool) -> Any:
-    return Kernel(define(dtype, width, form, spread), dtype, width, form, spread)
+def _kernel(dtype: str, width: Width, form: Form, mix: Mix) -> Any:
+    return Kernel(define(dtype, width, form, mix), dtype, width, form, mix)
 
 
-def define(dtype: str, width: Width, form: Form, spread: bool) -> Callable[..., None]:
+def define(dtype: str, width: Width, form: Form, mix: Mix) -> Callable[..., None]:
     """Return the kernel as a plain function.
 
     Args:
         dtype: of all arrays.
         width: channels computed together.
         form: how taps are joined.
-        spread: whether the channels of a vector lie where ``offsets`` say.
+        mix: which numbers of the source the results of a group read.
     """
-    sums = _sums(dtype, width, form, spread)
+    sums = _sums(dtype, width, form, mix)
     together, itemsize = width.channels, ITEMSIZE[dtype]
     apart, integers = len(PIXELS), view("int64")
+    read, group_of = mix.channels * itemsize, mix.filters
 
     def convolve(  # type: ignore[no-untyped-def]
-        counter, tasks, x, w, bias, y, offsets, finish, sources0, sources1, sources2, groups,
+        counter, tasks, x, w, bias, y, finish, sources0, sources1, sources2, groups,
         x_steps, y_steps, w_steps, sizes, cut,
     ):  # fmt: skip
         # steps in bytes: (image, depth, height, width) of x and y; (depth, height, width) of w,
-        # and from one set of weights to the next in x and in w; cut: rows of a band, bands, groups
-        # of a span, spans, channels of a part, parts
-        channels, sets, step, split, count, depth, height, width, k0, k1, k2 = sizes
+        # and from one number that a result's group reads to the next; cut: rows of a band, bands,
+        # groups of a span, spans, channels of a part, parts
+        channels, step, split, count, depth, height, width, k0, k1, k2 = sizes
         rows, bands, span, spans, chunk, parts = cut
         from0, from1 = integers(sources0, depth * k0), integers(sources1, height * k1)
         from2, group = integers(sources2, width * k2), integers(groups, 3 * count)
         # For each row of results: where the rows of its window begin in x and w, and where taps do.
-        line = np.empty((rows, sets * k0 * k1, 2), np.int64)
-        table = np.empty((rows, sets * k0 * k1 * k2, 2), np.int64)
+        line = np.empty((rows, k0 * k1, 2), np.int64)
+        table = np.empty((rows, k0 * k1 * k2, 2), np.int64)
         lines, found = np.empty(rows, np.int64), np.empty(rows, np.int64)
         task = take(counter)
         while task < tasks:
@@ -343,11 +361,9 @@ def define(dtype: str, width: Width, form: Form, spread: bool) -> Callable[..., 
                         j0, j1 = from0[p0 * k0 + t0], from1[(top + row) * k1 + t1]
                         if j0 >= 0 and j1 >= 0:
                             x_line = x + image * x_steps[0] + j0 * x_steps[1] + j1 * x_steps[2]
-                            w_line = w + t0 * w_steps[0] + t1 * w_steps[1]
-                            for s in range(sets):
-                                line[row, n, 0] = x_line + s * w_steps[3]
-                                line[row, n, 1] = w_line + s * w_steps[4]
-                                n += 1
+                            line[row, n, 0] = x_line
+                            line[row, n, 1] = w + t0 * w_steps[0] + t1 * w_steps[1]
+                            n += 1
                 lines[row] = n
             corner = y + image * y_steps[0] + p0 * y_steps[1] + top * y_steps[2]
             for g in range(start, stop):
@@ -368,18 +384,21 @@ def define(dtype: str, width: Width, form: Form, spread: bool) -> Callable[..., 
                 for c0 in range(first_channel, last_channel, together):
                     c = min(c0, channels - together)
                     # What is read and written next: these pixels' next channels, or others'.
-                    x_ahead = y_ahead = (min(c0 + together, channels - together) - c) * itemsize
+                    following, x_ahead, y_ahead = min(c0 + together, channels - together), 0, 0
                     if c0 + together >= last_channel:
-                        back = (c - first_channel) * itemsize
-                        x_ahead = (group[after + 2] - column) * x_steps[3] - back
-                        y_ahead = (group[after] - q) * y_steps[3] - back
+                        following = first_channel
+                        x_ahead = (group[after + 2] - column) * x_steps[3]
+                        y_ahead = (group[after] - q) * y_steps[3]
+                    from_channel = c // group_of * read
+                    x_ahead += following // group_of * read - from_channel
+                    y_ahead += (following - c) * itemsize
                     # What these channels of a row read, the next row reads again.
                     for row in range(here):
                         sums(
                             case, table[row].ctypes.data if is_apart else line[row].ctypes.data,
-                            found[row] if is_apart else lines[row], column * x_steps[3],
-                            c * itemsize, offsets + 8 * c,
-                            step * x_steps[3] if is_apart else x_steps[3], w_steps[2],
+                            found[row] if is_apart else lines[row],
+                            column * x_steps[3] + from_channel, c * itemsize,
+                            step * x_steps[3] if is_apart else x_steps[3], w_steps[2], w_steps[3],
                             corner + row * y_steps[2] + q * y_steps[3] + c * itemsize,
                             split * y_steps[3], bias + c * itemsize, finish, x_ahead, y_ahead,
                         )  # fmt: skip
@@ -388,7 +407,7 @@ def define(dtype: str, width: Width, form: Form, spread: bool) -> Callable[..., 
     return convolve
 
 
-def _sums(dtype: str, width: Width, form: Form, spread: bool) -> Any:
+def _sums(dtype: str, width: Width, form: Form, mix: Mix) -> Any:
     """Return the function that computes a group of pixels of ``width`` channels.
 
     Its ``kind`` says which: one of ``PIXELS``, tap by tap, then those of ``_JOINED``.
@@ -399,14 +418,14 @@ def _sums(dtype: str, width: Width, form: Form, spread: bool) -> Any:
 
     @intrinsic
     def sums(  # type: ignore[no-untyped-def]
-        typing_context, kind, table, lines, x_shift, c_shift, offsets, x_step, w_step, y, y_step,
-        bias, finish, x_ahead, y_ahead,
+        typing_context, kind, table, lines, x_shift, c_shift, x_step, w_step, next_weight, y,
+        y_step, bias, finish, x_ahead, y_ahead,
     ):  # fmt: skip
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             emitter = Emitter(builder, dtype, width)
             emitter.choose(
                 arguments[0],
-                [functools.partial(_emit_sums, emitter, spread, c, *arguments[1:]) for c in cases],
+                [functools.partial(_emit_sums, emitter, mix, c, *arguments[1:]) for c in cases],
             )
             return context.get_dummy_value()
 
@@ -417,15 +436,15 @@ def _sums(dtype: str, width: Width, form: Form, spread: bool) -> Any:
 
 def _emit_sums(
     e: Emitter,
-    spread: bool,
+    mix: Mix,
     case: tuple[Form, int, int],
     table: ir.Value,
     lines: ir.Value,
     x_shift: ir.Value,
     c_shift: ir.Value,
-    offsets: ir.Value,
     x_step: ir.Value,
     w_step: ir.Value,
+    next_weight: ir.Value,
     y: ir.Value,
     y_step: ir.Value,
     bias: ir.Value,
@@ -436,27 +455,30 @@ def _emit_sums(
     form, pixels, side = case
     columns = form.columns(pixels)
     inside = form.inside(pixels, side)
-    vectors = range(e.vectors)
+    vectors, numbers = range(e.vectors), range(mix.channels)
 
     def line(index: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
         entry = e.add(table, e.times(index, 16))
         at, w = e.add(e.word(entry), x_shift), e.add(e.word(e.add(entry, 8)), c_shift)
-        if not spread:
-            at = e.add(at, c_shift)
-        weights = []
-        for _ in range(form.taps):
-            weights.append([e.load(w, n) for n in vectors])
-            w = e.add(w, w_step)
-        for column in range(inside[-1] + 1):
-            if column in inside:
-                if not spread:
-                    e.fetch(e.add(at, x_ahead))
+        groups = {}
+        # Number after number, so that a sum's next product is far away.
+        for i in numbers:
+            of_number = e.add(w, e.times(next_weight, i))
+            weights = [
+                [e.load(e.add(of_number, e.times(w_step, t)), n) for n in vectors]
+                for t in range(form.taps)
+            ]
+            for column in inside:
+                if i == 0:
+                    from_column = e.add(at, e.times(x_step, column))
+                    e.fetch(e.add(from_column, x_ahead))
+                    for n in vectors:
+                        groups[column, n] = e.load_groups(from_column, n, mix)
                 for n in vectors:
-                    x = e.gather(at, offsets, n) if spread else e.load(at, n)
+                    x = e.of_groups(groups[column, n], i, mix)
                     for p, t in columns[column]:
                         cell = p * e.vectors + n
                         sums[cell] = e.multiply_add(x, weights[t][n], sums[cell])
-            at = e.add(at, x_step)
         return sums
 
     b, zero = e.builder, e.constant(0.0)

@@ -1,4 +1,4 @@
-r"""Gradient of a depthwise convolution's weights: for each tap and channel a sum over pixels.
+r"""Gradient of the weights for depthwise convolution and small groups: sums over pixels.
 
 The sums of some rows of the window stay in registers while the pixels of some rows of ``dy`` pass
 by. What one tap reads of x, the next tap reads for the pixel before it::
@@ -8,6 +8,9 @@ by. What one tap reads of x, the next tap reads for the pixel before it::
     x, row 0 of the window   x0    x1    x2    x3    x4    x5      s00 += d0 x0 + d1 x1 + ...
     x, row 1                 x0    x1    x2    x3    x4    x5      s01 += d0 x1 + d1 x2 + ...
     x, row 2                 x0    x1    x2    x3    x4    x5       ...
+
+In groups of several channels, each of these has a sum of its own with every filter: x is moved to
+the filters that read it, as in ``depthwise.py``.
 
 Rows of the window that lie outside of the input are read as zeros. Pixels whose windows lack only
 the first or only the last column follow the others of their row; those that lack more are done one
@@ -25,6 +28,7 @@ sum is added in their order, so the bits do not depend on the number of threads.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,12 +45,21 @@ from gpuconv_kernels.host.memory import address, view, zeros
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.sources import sources
 from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, host, second_level_cache
-from gpuconv_kernels.host.vectors import Emitter, Width, even, fetch_line, width_for
+from gpuconv_kernels.host.vectors import (
+    DEPTHWISE,
+    Emitter,
+    Mix,
+    Width,
+    even,
+    fetch_line,
+    mixed_width,
+    width_for,
+)
 
 Array = Any
 
 MOST_TAPS = 5
-"""Taps of a row that are computed together; not with a multiplier, to keep the code small."""
+"""Taps of a row that are computed together, if the registers hold their sums."""
 _BLOCK_PIXELS = 1024
 """Pixels that are summed one after the other; more would be less exact."""
 _LEAST_TASKS = 8
@@ -65,17 +78,15 @@ class Plan:
         kernel: the compiled kernel.
         tasks: their number.
         sources: of the three dimensions, and the phases of a row; ``tables``: their addresses.
-        offsets: of the channels of a vector in x, or None if they lie together.
         sizes, cut: what :func:`define` says.
         blocks: of rows, each with sums of its own.
-        step: channels that are computed together.
+        step: filters that are computed together.
     """
 
     kernel: Any
     tasks: int
     sources: tuple[Array, ...]
     tables: tuple[int, ...]
-    offsets: Array | None
     sizes: tuple[int, ...]
     cut: tuple[int, int, int, int, int]
     blocks: int
@@ -84,9 +95,9 @@ class Plan:
 
 @functools.lru_cache(maxsize=1024)
 def plan(g: Any, dtype: Any, of: Host) -> Plan:
-    """Cut the sums of a depthwise convolution; the same for any number of threads."""
-    multiplier, kernel, output = g.out_channels // g.in_channels, three(g.kernel, 1), g.output
-    spread, channels = multiplier > 1, g.out_channels
+    """Cut the sums of a convolution; the same for any number of threads."""
+    kernel, output, channels = three(g.kernel, 1), g.output, g.out_channels
+    mix = Mix(g.in_channels // g.groups, g.out_channels // g.groups)
     output, stride, dilation = three(output, 1), three(g.stride, 1), three(g.dilation, 1)
     before, one = three([lo for lo, _ in g.pads], 0), (1, 1, 1)
     each = [
@@ -96,16 +107,21 @@ def plan(g: Any, dtype: Any, of: Host) -> Plan:
         )
     ]
     registers, vectors = (20, 2) if of.registers >= 32 else (10, 1)
-    width = width_for(channels, dtype.name, of, 1 if spread else vectors)
-    joined = kernel[2] if 1 < kernel[2] <= MOST_TAPS and not spread else 1
+    if mix == DEPTHWISE:
+        width, most_sums = width_for(channels, dtype.name, of, vectors), MOST_TAPS * vectors
+    else:
+        width, most_sums = mixed_width(channels, dtype.name, of, mix), registers + 4
+    joined = kernel[2] if 1 < kernel[2] <= MOST_TAPS else 1
+    joined = joined if joined * mix.channels * width.vectors <= most_sums else 1
     kind = stride[2] if joined > 1 and dilation[2] == 1 and stride[2] <= 2 else 0
     phases = _phases(kind, *each[2])
     tables = (each[0][0], each[1][0], each[2][0], phases)
     taps = math.prod(kernel)
-    lines, _ = even(taps // joined, max(1, registers // (joined * width.vectors)))
+    lines, _ = even(taps // joined, max(1, registers // (joined * mix.channels * width.vectors)))
     room = -(-taps // lines) * lines
     if kind:
         room = max(room, -(-taps // joined // lines) * lines * joined)
+    room *= mix.channels
     arrays = math.prod(g.x_shape) + math.prod(g.y_shape)
     most = min(_LEAST_TASKS, max(1, arrays // (_SUMS_SHARE * room * channels)))
     rows_of_all = max(1, g.batch) * output[0] * output[1]
@@ -118,11 +134,10 @@ def plan(g: Any, dtype: Any, of: Host) -> Plan:
     # Of dy and x, this band and the next stay in the L2 cache.
     band, _ = even(rows, max(1, second_level_cache() * 3 // 8 // row_bytes))
     return Plan(
-        _kernel(dtype.name, width, joined, lines, spread),
+        _kernel(dtype.name, width, joined, lines, mix),
         blocks * parts,
         tables,
         tuple(address(table) for table in tables),
-        np.arange(channels) // multiplier * dtype.itemsize if spread else None,
         (channels, kind, stride[2], len(phases), g.batch, *output, *kernel),
         (rows, band, part * width.channels, parts, room),
         blocks,
@@ -162,7 +177,7 @@ def workspace_bytes(geometry: Any, dtype: str) -> int:
 
 
 def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
-    """Write ``dw`` (*k, 1, F) from ``dy`` (N, *out, F) and ``x`` (N, *in, C).
+    """Write ``dw`` (*k, C/g, F) from ``dy`` (N, *out, F) and ``x`` (N, *in, C).
 
     ``dw`` is contiguous; the others may have any strides.
     """
@@ -184,14 +199,14 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
         address(dy),
         address(sums),
         address(nothing),
-        0 if p.offsets is None else address(p.offsets),
         *p.tables,
         (x.strides[0], *three(x.strides[1:-1], 0)),
         (dy.strides[0], *three(dy.strides[1:-1], 0)),
         p.sizes,
         p.cut,
     )
-    flat, sums = dw.reshape(g.taps, g.out_channels), sums[:, : g.taps]
+    flat = dw.reshape(-1, g.out_channels)
+    sums = sums[:, : len(flat)]
     if parts * part == g.out_channels:
         np.add.reduce(sums, axis=0, out=flat)
         return
@@ -210,34 +225,33 @@ def _forwards(x: Array) -> Array:
 
 
 @functools.cache
-def _kernel(dtype: str, width: Width, taps: int, lines: int, spread: bool) -> Any:
-    return Kernel(define(dtype, width, taps, lines, spread), dtype, width, taps, lines, spread)
+def _kernel(dtype: str, width: Width, taps: int, lines: int, mix: Mix) -> Any:
+    return Kernel(define(dtype, width, taps, lines, mix), dtype, width, taps, lines, mix)
 
 
-def define(
-    dtype: str, width: Width, joined: int, together: int, spread: bool
-) -> Callable[..., None]:
+def define(dtype: str, width: Width, joined: int, together: int, mix: Mix) -> Callable[..., None]:
     """Return the kernel as a plain function.
 
     Args:
         dtype: of all arrays.
-        width: channels computed together.
+        width: filters computed together.
         joined: taps of a row that are computed together where a call says so; 1: never.
         together: lines computed together; a line is one row of the window, or one tap of it where
             the taps are not joined.
-        spread: whether the channels of a vector lie where ``offsets`` say.
+        mix: which channels the filters of a group read.
     """
     itemsize, array, number = ITEMSIZE[dtype], view(dtype), np.dtype(dtype).type
-    add_pixels = _add_pixels(dtype, width, joined, together, spread)
+    add_pixels = _add_pixels(dtype, width, joined, together, mix)
+    read, group_of = mix.channels, mix.filters
     step, integers = width.channels, view("int64")
 
     def gradient(  # type: ignore[no-untyped-def]
-        counter, tasks, x, dy, sums, zeros, offsets, sources0, sources1, sources2, phases,
+        counter, tasks, x, dy, sums, zeros, sources0, sources1, sources2, phases,
         x_steps, dy_steps, sizes, cut,
     ):  # fmt: skip
         # steps in bytes: (image, depth, height, width); kind: 0, or the stride if the taps of a
-        # row are joined; cut: rows of a block, rows of a band, channels of a part, parts, taps for
-        # which there is room in sums
+        # row are joined; cut: rows of a block, rows of a band, filters of a part, parts, and for
+        # how many numbers of a filter there is room in sums
         channels, kind, stride, count, images, depth, height, width, k0, k1, k2 = sizes
         rows, band, part, parts, room = cut
         from0, from1 = integers(sources0, depth * k0), integers(sources1, height * k1)
@@ -313,9 +327,11 @@ def define(
                         for group in range(groups):
                             add_pixels(
                                 kind_here, table.ctypes.data + 8 * group * here * row_step, here,
-                                c * itemsize, offsets + 8 * c, left, max(inside, 1), right,
+                                c * itemsize, c // group_of * read * itemsize, left,
+                                max(inside, 1), right,
                                 x_steps[3] if kind_here else x_steps[3] * stride, dy_steps[3],
-                                results + (group * together * taps * parts * part + c0) * itemsize,
+                                results
+                                + (group * together * taps * read * parts * part + c0) * itemsize,
                                 parts * part * itemsize, x_next + fetched * stride * stride,
                                 dy_next + fetched,
                             )  # fmt: skip
@@ -324,7 +340,7 @@ def define(
     return gradient
 
 
-def _add_pixels(dtype: str, width: Width, joined: int, lines: int, spread: bool) -> Any:
+def _add_pixels(dtype: str, width: Width, joined: int, lines: int, mix: Mix) -> Any:
     """Return the function that adds what rows of pixels give to the sums of ``lines``.
 
     Its ``kind`` says how: tap by tap, or with the taps of a row joined, for strides of 1 or 2.
@@ -333,13 +349,13 @@ def _add_pixels(dtype: str, width: Width, joined: int, lines: int, spread: bool)
 
     @intrinsic
     def add_pixels(  # type: ignore[no-untyped-def]
-        typing_context, kind, table, rows, c_shift, offsets, before, count, after, x_step, dy_step,
+        typing_context, kind, table, rows, c_shift, x_shift, before, count, after, x_step, dy_step,
         sums, tap_step, x_next, dy_next,
     ):  # fmt: skip
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             emitter = Emitter(builder, dtype, width)
             parts = [
-                functools.partial(_emit_add_pixels, emitter, lines, spread, form, *arguments[1:])
+                functools.partial(_emit_add_pixels, emitter, lines, mix, form, *arguments[1:])
                 for form in forms
             ]
             emitter.choose(arguments[0], parts)
@@ -353,12 +369,12 @@ def _add_pixels(dtype: str, width: Width, joined: int, lines: int, spread: bool)
 def _emit_add_pixels(
     e: Emitter,
     lines: int,
-    spread: bool,
+    mix: Mix,
     form: tuple[int, int],
     table: ir.Value,
     rows: ir.Value,
     c_shift: ir.Value,
-    offsets: ir.Value,
+    x_shift: ir.Value,
     before: ir.Value,
     count: ir.Value,
     after: ir.Value,
@@ -370,8 +386,8 @@ def _emit_add_pixels(
     dy_next: ir.Value,
 ) -> None:
     taps, stride = form
-    vectors = range(e.vectors)
-    cells = [(k, t, n) for k in range(lines) for t in range(taps) for n in vectors]
+    vectors, numbers = range(e.vectors), range(mix.channels)
+    cells = list(itertools.product(range(lines), range(taps), numbers, vectors))
 
     def some_pixels(
         pixels: int, lacking: tuple[int, ...], index: ir.Value, state: list[ir.Value]
@@ -390,11 +406,13 @@ def _emit_add_pixels(
         for k, here in enumerate(starts):
             for column in range((pixels - 1) * stride + taps):
                 for n in () if column in lacking else vectors:
-                    x = e.gather(here, offsets, n) if spread else e.load(here, n)
-                    for p in range(pixels):
-                        t = column - p * stride
-                        if 0 <= t < taps:
-                            totals[k, t, n] = e.multiply_add(gradients[p][n], x, totals[k, t, n])
+                    group = e.load_groups(here, n, mix)
+                    for i in numbers:
+                        x = e.of_groups(group, i, mix)
+                        for p in range(pixels):
+                            cell = (k, column - p * stride, i, n)
+                            if cell in totals:
+                                totals[cell] = e.multiply_add(gradients[p][n], x, totals[cell])
                 here = e.add(here, x_step)
         moved = e.times(x_step, pixels * stride)
         return [*(e.add(s, moved) for s in starts), at, *totals.values(), *ahead]
@@ -402,8 +420,7 @@ def _emit_add_pixels(
     def row(index: ir.Value, values: list[ir.Value]) -> list[ir.Value]:
         entry = e.add(table, e.times(index, 8 * (lines + 1)))
         starts = [e.word(e.add(entry, 8 * k)) for k in range(lines)]
-        if not spread:
-            starts = [e.add(s, c_shift) for s in starts]
+        starts = [e.add(s, x_shift) for s in starts]
         state = [*starts, e.add(e.word(e.add(entry, 8 * lines)), c_shift), *values]
         full = e.builder.sdiv(count, e.integer(PIXELS))
         rest = e.builder.sub(count, e.times(full, PIXELS))
@@ -415,7 +432,10 @@ def _emit_add_pixels(
             state = e.loop(times, state, functools.partial(some_pixels, pixels, lacking))
         return state[lines + 1 :]
 
-    places = [(e.add(sums, e.times(tap_step, k * taps + t)), n) for k, t, n in cells]
+    places = [
+        (e.add(sums, e.times(tap_step, (k * taps + t) * mix.channels + i)), n)
+        for k, t, i, n in cells
+    ]
     totals = e.loop(rows, [*(e.load(at, n) for at, n in places), x_next, dy_next], row)
     for total, (at, n) in zip(totals[:-2], places, strict=True):
         e.store(total, at, n)

@@ -35,6 +35,36 @@ class Width(NamedTuple):
         return self.lanes * self.vectors
 
 
+class Mix(NamedTuple):
+    """What the filters of small groups read: ``channels`` of a group for each of its ``filters``.
+
+    The filters of a vector belong to some whole groups, or to a part of one. All channels of these
+    are loaded together, and for the sums over a group moved to the filters that read them::
+
+        2 channels, 2 filters       x       [ a0 a1 | b0 b1 | c0 c1 | d0 d1 ]
+                                    first   [ a0 a0 | b0 b0 | c0 c0 | d0 d0 ]   times weights
+                                    second  [ a1 a1 | b1 b1 | c1 c1 | d1 d1 ]   times others
+    """
+
+    channels: int
+    filters: int
+
+    def first(self, filter: int) -> int:
+        """The channel with which the group of a filter begins."""
+        return filter // self.filters * self.channels
+
+    def read(self, lanes: int) -> int:
+        """How many channels a vector of filters reads."""
+        return max(lanes // self.filters, 1) * self.channels
+
+    def lanes_that_read(self, number: int, lanes: int) -> list[int]:
+        """Which of the channels read goes to each lane, as the ``number``-th of its group."""
+        return [self.first(lane) + number for lane in range(lanes)]
+
+
+DEPTHWISE = Mix(1, 1)
+
+
 def width_for(channels: int, dtype: str, of: Host, vectors: int) -> Width:
     """Return the widest step for rows of ``channels``, up to ``vectors`` vectors of the CPU.
 
@@ -47,6 +77,18 @@ def width_for(channels: int, dtype: str, of: Host, vectors: int) -> Width:
     while vectors > 1 and (vectors * lanes > channels or -full % vectors * 4 > full):
         vectors //= 2
     return Width(lanes, vectors)
+
+
+def mixed_width(filters: int, dtype: str, of: Host, mix: Mix) -> Width:
+    """Return the step for rows of ``filters`` of small groups: one vector.
+
+    It holds whole groups or divides one, and reads no more than two vectors of channels.
+    """
+    lanes = min(of.lanes(dtype), filters)
+    if mix.filters > lanes:
+        return Width(max(n for n in range(1, lanes + 1) if mix.filters % n == 0), 1)
+    groups = max(1, min(lanes // mix.filters, 2 * of.lanes(dtype) // mix.channels))
+    return Width(groups * mix.filters, 1)
 
 
 def even(extent: int, most: int) -> tuple[int, int]:
@@ -124,14 +166,23 @@ class Emitter:
         at = self.add(address, n * self.lanes * 8)
         return self.builder.load(self.builder.inttoptr(at, kind.as_pointer()), align=1)
 
-    def gather(self, address: ir.Value, offsets: ir.Value, n: int = 0) -> ir.Value:
-        """The numbers that lie ``offsets`` (the address of 64-bit integers) from an address."""
-        result: ir.Value = ir.Constant(self.vector, ir.Undefined)
-        for lane in range(self.lanes):
-            offset = self.word(self.add(offsets, 8 * (n * self.lanes + lane)))
-            number = self._number(self.add(address, offset))
-            result = self.builder.insert_element(result, number, ir.Constant(SHORT, lane))
-        return result
+    def load_groups(self, address: ir.Value, n: int, mix: Mix) -> ir.Value:
+        """All channels that the filters of the ``n``-th vector read: any vector."""
+        count = mix.read(self.lanes)
+        at = self.add(address, n * count * self.itemsize)
+        kind = ir.VectorType(self.number, count)
+        return self.builder.load(self.builder.inttoptr(at, kind.as_pointer()), align=1)
+
+    def of_groups(self, channels: ir.Value, number: int, mix: Mix) -> ir.Value:
+        """Of what ``load_groups`` returned, for each filter the ``number``-th of its group."""
+        if mix == DEPTHWISE:
+            return channels
+        places = mix.lanes_that_read(number, self.lanes)
+        return self.builder.shuffle_vector(
+            channels,
+            ir.Constant(channels.type, ir.Undefined),
+            ir.Constant(ir.VectorType(SHORT, self.lanes), places),
+        )
 
     def store(self, value: ir.Value, address: ir.Value, n: int = 0) -> None:
         """Store any vector as the ``n``-th of its kind."""
