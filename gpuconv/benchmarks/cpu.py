@@ -84,7 +84,7 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
     add("--batch", action="append", type=int, help="of layers; default 8 and 1, VGG-16 also 4")
     add("--training-batch", action="append", type=int, help="default 32 and 128")
     add("--seconds", type=float, default=None, help="of timing for each row, default 0.6")
-    add("--budget", type=float, default=340.0, help="seconds for all, default 340")
+    add("--budget", type=float, default=440.0, help="seconds for all, default 440")
     add("--out", type=Path, default=None, help="folder for table, JSON and picture")
     keeping.add_options(parser)
     return parser

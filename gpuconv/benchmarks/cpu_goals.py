@@ -197,6 +197,12 @@ def _goals() -> Iterator[Goal]:
             f"MobileNet-V2's depthwise layers, {operation}", 1.0, 0.7, "mean",
             _ratios(_layers(("mobilenetv2",), (operation,))), _count(("mobilenetv2",)),
         )  # fmt: skip
+    for name, part in (("DeepBench's square layers", "deepbench"), ("odd layers", "odd")):
+        for operation in CONV_OPERATIONS:
+            yield Goal(
+                f"{name}, {operation}", 1.0, 0.8, "mean",
+                _ratios(_layers((part,), (operation,))), _count((part,)),
+            )  # fmt: skip
     for name, part, start, of in (
         ("max pooling", "pooling", "max", 2 * sum(pool.kind == "max" for pool in POOLS)),
         ("average pooling", "pooling", "avg", 2 * sum(pool.kind == "avg" for pool in POOLS)),

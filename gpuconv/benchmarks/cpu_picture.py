@@ -18,7 +18,14 @@ from gpuconv.io import atomic_path
 Record = dict[str, Any]
 COLOURS = {"cpu:jit": "#1b6ca8", "cpu:numpy": "#4f8a52", "PyTorch": "#d1762b"}
 _OTHERS = ("#7a4fa3", "#a33d4f", "#555555")
-MARKERS = {"resnet50": "o", "vgg16": "s", "mobilenetv2": "^", "seed": "D"}
+MARKERS = {
+    "resnet50": "o",
+    "vgg16": "s",
+    "mobilenetv2": "^",
+    "seed": "D",
+    "deepbench": "v",
+    "odd": "X",
+}
 OPERATIONS = {
     "forward": ("#1b6ca8", "o"),
     "backward_input": ("#d1762b", "o"),

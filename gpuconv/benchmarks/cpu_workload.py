@@ -15,7 +15,16 @@ from gpuconv.backends.selection import use_backend
 from gpuconv.benchmarks import pytorch
 from gpuconv.benchmarks.candidates import Candidate
 from gpuconv.benchmarks.devices import Array, Device
-from gpuconv.benchmarks.shapes import MOBILENETV2, POOLS, RESNET50, SEED, VGG16, ConvShape
+from gpuconv.benchmarks.shapes import (
+    DEEPBENCH,
+    MOBILENETV2,
+    ODD,
+    POOLS,
+    RESNET50,
+    SEED,
+    VGG16,
+    ConvShape,
+)
 from gpuconv.benchmarks.workload import (
     Maker,
     Row,
@@ -35,7 +44,10 @@ NETWORKS: dict[str, tuple[ConvShape, ...]] = {
     "mobilenetv2": MOBILENETV2,
     "vgg16": VGG16,
     "seed": SEED,
+    "deepbench": DEEPBENCH,
+    "odd": ODD,
 }
+"""Layers by the network, or the collection, that they are of."""
 PARTS = (*NETWORKS, "pooling", "elementwise", "training", "inference", "fit")
 SMALL, MIDDLE, LARGE = 1, 4, 8
 """Batches of layers; VGG-16's goal is about the middle one."""
@@ -75,6 +87,8 @@ def rows(
         yield from _passes(device, torch, LARGE, single)
         yield from conv("vgg16", MIDDLE)
         yield from conv("seed", LARGE)
+        yield from conv("deepbench", LARGE)
+        yield from conv("odd", LARGE)
         for network in ("resnet50", "mobilenetv2", "seed", "vgg16"):
             yield from conv(network, SMALL)
         yield from conv("vgg16", LARGE)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 class ConvShape(NamedTuple):
     """One square 2-D convolution: extent, channels, filters, kernel, stride, pad on each side.
 
-    ``groups`` is 1 or, for a depthwise layer, the channels; ``often`` is how many layers of the
+    ``groups`` is the channels for a depthwise layer; ``often`` is how many layers of the
     network are like it, where that is asked for.
     """
 
@@ -101,6 +101,42 @@ MOBILENETV2 = tuple(
         (14, 576, 2),
         (7, 960, 1),
     )
+)
+
+# Baidu's DeepBench (training, vision): the square ones that are no layers of the networks above.
+DEEPBENCH = (
+    ConvShape("3x3/2 3-64 @108", 108, 3, 64, 3, 2, 1),
+    ConvShape("3x3 64-64 @54", 54, 64, 64, 3, 1, 1),
+    ConvShape("3x3 128-128 @27", 27, 128, 128, 3, 1, 1),
+    ConvShape("3x3 128-256 @14", 14, 128, 256, 3, 1, 1),
+    ConvShape("3x3 256-512 @7", 7, 256, 512, 3, 1, 1),
+    ConvShape("5x5 192-32 @28", 28, 192, 32, 5, 1, 2),
+    ConvShape("1x1 192-64 @28", 28, 192, 64, 1, 1, 0),
+    ConvShape("5x5 512-48 @14", 14, 512, 48, 5, 1, 2),
+    ConvShape("1x1 512-192 @14", 14, 512, 192, 1, 1, 0),
+    ConvShape("1x1 832-256 @7", 7, 832, 256, 1, 1, 0),
+    ConvShape("5x5 832-128 @7", 7, 832, 128, 5, 1, 2),
+)
+
+# What the others leave out: odd and small numbers of channels, large kernels, groups.
+ODD = (
+    ConvShape("1x1 3-5 @128", 128, 3, 5, 1, 1, 0),
+    ConvShape("3x3 7-9 @64", 64, 7, 9, 3, 1, 1),
+    ConvShape("3x3 10-10 @100", 100, 10, 10, 3, 1, 1),
+    ConvShape("3x3/2 13-29 @57", 57, 13, 29, 3, 2, 1),
+    ConvShape("3x3 17-35 @31", 31, 17, 35, 3, 1, 1),
+    ConvShape("1x1 100-77 @28", 28, 100, 77, 1, 1, 0),
+    ConvShape("3x3 65-130 @19", 19, 65, 130, 3, 1, 1),
+    ConvShape("5x5 20-50 @12", 12, 20, 50, 5, 1, 0),
+    ConvShape("7x7 16-16 @40", 40, 16, 16, 7, 1, 3),
+    ConvShape("5x5 64-192 @27 (AlexNet)", 27, 64, 192, 5, 1, 2),
+    ConvShape("11x11/4 3-64 @224 (AlexNet)", 224, 3, 64, 11, 4, 2),
+    ConvShape("16x16/16 3-384 @224 (ViT)", 224, 3, 384, 16, 16, 0),
+    ConvShape("3x3 128-128 @56, 32 groups", 56, 128, 128, 3, 1, 1, 32),
+    ConvShape("3x3/2 256-256 @56, 32 groups", 56, 256, 256, 3, 2, 1, 32),
+    ConvShape("1x1 240-240 @28, 3 groups", 28, 240, 240, 1, 1, 0, 3),
+    ConvShape("3x3 32-64 @56, 32 groups", 56, 32, 64, 3, 1, 1, 32),
+    ConvShape("dw 7x7 96 @56 (ConvNeXt)", 56, 96, 96, 7, 1, 3, 96),
 )
 
 # The network of gpuconv.zoo.seed_network.
