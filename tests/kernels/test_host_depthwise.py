@@ -201,7 +201,9 @@ def test_rows_of_every_width(use, stride, pads):
         check(geometry(1, 70, (width,), 3, stride, (pads,)), seed=width)
 
 
-@pytest.mark.parametrize(("kernel", "stride", "pads"), [(2, 1, (0, 1)), (5, 2, (2, 2))])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pads"), [(2, 1, (0, 1)), (5, 2, (2, 2)), (7, 1, (3, 3))]
+)
 def test_other_kernels_at_the_borders(use, kernel, stride, pads):
     use(Host(16, 16))
     for width in range(5, 20, 2):

@@ -48,7 +48,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.device.spatial import three
-from gpuconv_kernels.host.depthwise_weights import MOST_TAPS, conv_backward_weight
+from gpuconv_kernels.host.depthwise_weights import conv_backward_weight
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view, zeros
 from gpuconv_kernels.host.microkernel import RELU
@@ -85,8 +85,10 @@ _ROWS = 4
 _LEAST_TASKS = 16
 _SPAN = 64
 """Groups of a task."""
+_MOST_TAPS = 7
+"""Taps of a row that are joined,"""
 _MOST_WEIGHTS = 24
-"""Vectors of weights for a row of the window, up to which its taps are joined: more is long."""
+"""if its weights are no more vectors than these: more is long code."""
 
 
 class Form(NamedTuple):
@@ -234,7 +236,7 @@ def _plan(g: Any, dtype: Any, backward: bool, of: Host) -> Plan:
         width = width_for(channels, dtype.name, of, 2 if of.registers >= 32 else 1)
     else:
         width = mixed_width(channels, dtype.name, of, mix)
-    joins = 1 < taps[2] <= MOST_TAPS and taps[2] * mix.channels <= _MOST_WEIGHTS
+    joins = 1 < taps[2] <= _MOST_TAPS and taps[2] * mix.channels <= _MOST_WEIGHTS
     joins = joins and dilation[2] == 1 and step[2] <= 2 and split[2] <= 2
     form = Form(taps[2], step[2], split[2], -before[2] % split[2]) if joins else _APART
     if joins:

@@ -58,7 +58,7 @@ from gpuconv_kernels.host.vectors import (
 
 Array = Any
 
-MOST_TAPS = 5
+_MOST_TAPS = 5
 """Taps of a row that are computed together, if the registers hold their sums."""
 _BLOCK_PIXELS = 1024
 """Pixels that are summed one after the other; more would be less exact."""
@@ -108,10 +108,10 @@ def plan(g: Any, dtype: Any, of: Host) -> Plan:
     ]
     registers, vectors = (20, 2) if of.registers >= 32 else (10, 1)
     if mix == DEPTHWISE:
-        width, most_sums = width_for(channels, dtype.name, of, vectors), MOST_TAPS * vectors
+        width, most_sums = width_for(channels, dtype.name, of, vectors), _MOST_TAPS * vectors
     else:
         width, most_sums = mixed_width(channels, dtype.name, of, mix), registers + 4
-    joined = kernel[2] if 1 < kernel[2] <= MOST_TAPS else 1
+    joined = kernel[2] if 1 < kernel[2] <= _MOST_TAPS else 1
     joined = joined if joined * mix.channels * width.vectors <= most_sums else 1
     kind = stride[2] if joined > 1 and dilation[2] == 1 and stride[2] <= 2 else 0
     phases = _phases(kind, *each[2])
