@@ -20,7 +20,6 @@ from gpuconv.backends.cpu_numpy import CpuNumpy
 from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry, PoolGeometry
 from gpuconv.settings import cache_folder
-from gpuconv_kernels.array import activations
 from gpuconv_kernels.host import activations as elementwise
 from gpuconv_kernels.host import (
     avg_pooling,
@@ -165,8 +164,6 @@ class CpuJit(CpuNumpy):
     # --- element-wise ----------------------------------------------------------------
 
     def activation(self, x: Array, activation: Activation) -> Array:
-        if activation.kind not in elementwise.FORWARD:
-            return super().activation(x, activation)
         y = np.empty(x.shape, x.dtype)
         elementwise.forward(x, y, activation.kind, activation.alpha)
         return y
@@ -174,19 +171,14 @@ class CpuJit(CpuNumpy):
     def activation_backward(
         self, dy: Array, x: Array | None, y: Array | None, activation: Activation
     ) -> Array:
-        kind = activation.kind
-        from_output = kind in elementwise.BACKWARD_FROM_OUTPUT
-        if not from_output and kind not in elementwise.BACKWARD_FROM_INPUT:
-            return super().activation_backward(dy, x, y, activation)
         dx = np.empty(dy.shape, dy.dtype)
-        elementwise.backward(dy, y if from_output else x, dx, kind, activation.alpha)
+        z = y if activation.from_output else x
+        elementwise.backward(dy, z, dx, activation.kind, activation.alpha)
         return dx
 
     def activation_backward_with_sums(
         self, dy: Array, y: Array, activation: Activation
     ) -> tuple[Array, Array]:
-        if activation.kind not in elementwise.BACKWARD_FROM_OUTPUT:
-            return super().activation_backward_with_sums(dy, y, activation)
         dz, sums = np.empty(dy.shape, dy.dtype), np.empty(dy.shape[-1:], dy.dtype)
         bias_gradient.backward(dy, y, dz, sums, activation.kind, activation.alpha)
         return dz, sums
@@ -409,10 +401,8 @@ def _by_channels(array: Array) -> Array:
 
 def _finish(y: Array, bias: Array | None, activation: Activation | None) -> None:
     """``y = activation(y + bias)`` in place."""
-    kind = None if activation is None else activation.kind
-    if bias is not None and (kind is None or kind in elementwise.FORWARD):
-        elementwise.add_bias(y, bias, kind, 0.0 if activation is None else activation.alpha)
-    elif bias is None and activation is not None and kind in elementwise.FORWARD:
-        elementwise.forward(y, y, activation.kind, activation.alpha)
-    else:
-        activations.add_bias_activate(y, bias, activation)
+    kind, alpha = (None, 0.0) if activation is None else (activation.kind, activation.alpha)
+    if bias is not None:
+        elementwise.add_bias(y, bias, kind, alpha)
+    elif kind is not None:
+        elementwise.forward(y, y, kind, alpha)

@@ -86,6 +86,29 @@ def test_what_is_left_out_and_replaced():
     assert "dead_branch_prune" in names
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_innermost_loops_are_made_wide(dtype, monkeypatch):
+    monkeypatch.setattr(target, "_folder", None)  # what is loaded from disk cannot be read
+    number, put, widen = number_at(dtype), put_at(dtype), target.wide_loops(dtype)
+
+    def kernel(counter, tasks, source, to, rows, count):  # type: ignore[no-untyped-def]
+        widen()
+        if take(counter) < tasks:
+            for row in range(rows):
+                for i in range(count):
+                    x = number(source, i)
+                    put(to, row * count + i, x * x * x)
+
+    source, to = np.arange(150).astype(dtype), np.zeros((3, 150), dtype)
+    run(Kernel(kernel, "wide", dtype), 1, address(source), address(to), 3, 150)
+    np.testing.assert_array_equal(to, np.tile(source**3, (3, 1)))
+    results = [r for entry in target._entries for r in entry.overloads.values()]
+    wide = [r for r in results if "test_innermost_loops" in r.fndesc.qualname]
+    text = wide[-1].library.get_llvm_str()
+    vectors = f"fmul <{target.host().lanes(dtype)} x {target.REAL[dtype]}>"
+    assert text.count(vectors) == 2 * (4 if target.host().registers >= 32 else 2)
+
+
 def _compiler():
     dispatcher = target._njit(**target._NATIVE)(lambda: None)
     description = dispatcher.targetdescr

@@ -1,6 +1,6 @@
 """Element-wise functions and their derivatives: each array is read and written once.
 
-An array is a flat row of numbers, cut into tasks of fixed size; a task is one loop, and the
+An array is a flat row of numbers, cut into tasks of one size; a task is one loop, and the
 function is compiled into it::
 
     x, y (or dy, y, dx)     |<--- task 0 --->|<--- task 1 --->|<-- task 2 -->|
@@ -8,9 +8,8 @@ function is compiled into it::
 
 A bias is added in the same way; a filter's number is found by reading long rows, see ``rows``.
 
-Here are the functions that need no exponential, and the derivatives that follow from the output
-without one: bit for bit what ``array.functions`` computes, where the definitions are. The other
-functions spend their time in NumPy's vectorised ``exp`` and ``tanh``, and stay there.
+What is computed stands in :mod:`functions`. Without an exponential it is bit for bit what
+``array.functions`` computes; with one it differs from that by rounding, and is the more accurate.
 """
 
 from __future__ import annotations
@@ -21,30 +20,42 @@ from typing import Any, Final
 
 import numpy as np
 
-from gpuconv_kernels.array.functions import SELU_ALPHA, SELU_SCALE
+from gpuconv_kernels.host.functions import derivatives
+from gpuconv_kernels.host.functions import functions as _functions
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import fold_of, name_of, repeated
-from gpuconv_kernels.host.target import ITEMSIZE, inlined
+from gpuconv_kernels.host.target import ITEMSIZE, LINE, inlined, wide_loops
 
 Array = Any
 
-TASK: Final = 64 * 1024
-"""Numbers of a task, about: some 50 us, more than it costs to hand it to another thread."""
+TASK: Final = 8 * 1024
+"""Numbers of a task, at least: 1 to 5 us, so that threads end together."""
+_LARGE_TASK: Final = 64 * 1024
+"""At most: what comes from memory comes a tenth faster in longer stretches."""
+_FEW: Final = 16 * 1024
+"""So many are one task: to hand a part to another thread would cost more than is gained."""
 
-FORWARD: Final = frozenset({"relu", "relu6", "leaky_relu", "hard_sigmoid", "hard_silu", "softsign"})
+FORWARD: Final = frozenset(
+    {
+        "relu", "relu6", "leaky_relu", "elu", "selu", "sigmoid", "hard_sigmoid", "tanh",
+        "exponential", "gelu", "gelu_tanh", "silu", "hard_silu", "mish", "softplus", "softsign",
+    }
+)  # fmt: skip
 """Functions that :func:`forward` and :func:`add_bias` know."""
 
 BACKWARD_FROM_OUTPUT: Final = frozenset(
     {"relu", "relu6", "leaky_relu", "elu", "selu", "sigmoid", "hard_sigmoid", "tanh", "exponential"}
 )
-BACKWARD_FROM_INPUT: Final = frozenset({"hard_silu", "softsign"})
+BACKWARD_FROM_INPUT: Final = FORWARD - BACKWARD_FROM_OUTPUT
 """Functions that :func:`backward` knows, by what it computes the derivative from."""
 
 
 def forward(x: Array, y: Array, kind: str, alpha: float = 0.0) -> None:
-    """Write ``y = f(x)`` for a kind of ``FORWARD``; ``alpha`` is the slope of ``leaky_relu``.
+    """Write ``y = f(x)`` for a kind of ``FORWARD``.
+
+    ``alpha`` is the slope of ``leaky_relu`` or the scale of ``elu``.
 
     ``x`` has any strides, ``y`` is C-contiguous and of its shape; they may be the same array.
     """
@@ -71,7 +82,7 @@ def add_bias(y: Array, bias: Array, kind: str | None = None, alpha: float = 0.0)
         return
     width = fold_of(bias.size, y.dtype) * bias.size
     long = repeated(y.dtype, bias.size, bias)
-    task = max(TASK // width, 1) * width
+    task = max(_task_of(y.size) // width, 1) * width
     run(
         biased(name_of(y.dtype), kind),
         -(-y.size // task),
@@ -86,7 +97,13 @@ def add_bias(y: Array, bias: Array, kind: str | None = None, alpha: float = 0.0)
 
 def _run_flat(kernel: Any, size: int, *arguments: Any) -> None:
     if size:
-        run(kernel, -(-size // TASK), *arguments, size)
+        task = _task_of(size)
+        run(kernel, -(-size // task), *arguments, size, task)
+
+
+def _task_of(size: int) -> int:
+    """Numbers of a task, of so many; whole lines of the cache."""
+    return size if size <= _FEW else min(max(size // 16 // LINE * LINE, TASK), _LARGE_TASK)
 
 
 # --- the loops ---------------------------------------------------------------------------
@@ -101,15 +118,17 @@ def unary(dtype: str, kind: str) -> Any:
 def define_unary(dtype: str, kind: str) -> Callable[..., None]:
     """Return the kernel as a plain function; see :func:`unary`."""
     itemsize, array, number = ITEMSIZE[dtype], view(dtype), np.dtype(dtype).type
+    widen = wide_loops(dtype)
     apply = inlined(_functions(dtype)[kind])
 
-    def activate(counter, tasks, x, y, alpha, size):  # type: ignore[no-untyped-def]
+    def activate(counter, tasks, x, y, alpha, size, piece):  # type: ignore[no-untyped-def]
+        widen()
         slope = number(alpha)
         task = take(counter)
         while task < tasks:
-            count = min(TASK, size - task * TASK)
-            source = array(x + task * TASK * itemsize, count)
-            target = array(y + task * TASK * itemsize, count)
+            count = min(piece, size - task * piece)
+            source = array(x + task * piece * itemsize, count)
+            target = array(y + task * piece * itemsize, count)
             if x == y:  # of two arrays that overlap the compiler takes one number at a time
                 for i in range(count):
                     target[i] = apply(target[i], slope)
@@ -130,16 +149,18 @@ def binary(dtype: str, kind: str) -> Any:
 def define_binary(dtype: str, kind: str) -> Callable[..., None]:
     """Return the kernel as a plain function; see :func:`binary`."""
     itemsize, array, number = ITEMSIZE[dtype], view(dtype), np.dtype(dtype).type
+    widen = wide_loops(dtype)
     apply = inlined(derivatives(dtype)[kind])
 
-    def activate_backward(counter, tasks, dy, z, dx, alpha, size):  # type: ignore[no-untyped-def]
+    def activate_backward(counter, tasks, dy, z, dx, alpha, size, piece):  # type: ignore[no-untyped-def]
+        widen()
         slope = number(alpha)
         task = take(counter)
         while task < tasks:
-            count = min(TASK, size - task * TASK)
-            gradient = array(dy + task * TASK * itemsize, count)
-            source = array(z + task * TASK * itemsize, count)
-            target = array(dx + task * TASK * itemsize, count)
+            count = min(piece, size - task * piece)
+            gradient = array(dy + task * piece * itemsize, count)
+            source = array(z + task * piece * itemsize, count)
+            target = array(dx + task * piece * itemsize, count)
             for i in range(count):
                 target[i] = apply(gradient[i], source[i], slope)
             task = take(counter)
@@ -156,9 +177,11 @@ def biased(dtype: str, kind: str | None) -> Any:
 def define_biased(dtype: str, kind: str | None) -> Callable[..., None]:
     """Return the kernel as a plain function; see :func:`biased`."""
     itemsize, array, number = ITEMSIZE[dtype], view(dtype), np.dtype(dtype).type
+    widen = wide_loops(dtype)
     apply = inlined(_identity if kind is None else _functions(dtype)[kind])
 
     def add(counter, tasks, y, bias, alpha, size, width, piece):  # type: ignore[no-untyped-def]
+        widen()
         slope = number(alpha)
         addend = array(bias, width)
         task = take(counter)
@@ -173,90 +196,5 @@ def define_biased(dtype: str, kind: str | None) -> Callable[..., None]:
     return add
 
 
-# --- the functions, of one number ----------------------------------------------------------
-
-
 def _identity(x, alpha):  # type: ignore[no-untyped-def]
     return x
-
-
-def _functions(dtype: str) -> dict[str, Callable[..., Any]]:
-    """Functions ``f(x, alpha)``. A comparison with NaN is false, so NaN takes the last branch."""
-    number = np.dtype(dtype).type
-    zero, one, three, six = number(0), number(1), number(3), number(6)
-
-    def relu(x, alpha):  # type: ignore[no-untyped-def]
-        return zero if x <= zero else x
-
-    def relu6(x, alpha):  # type: ignore[no-untyped-def]
-        low = zero if x <= zero else x
-        return six if low >= six else low
-
-    def leaky_relu(x, alpha):  # type: ignore[no-untyped-def]
-        return x if x > zero else x * alpha
-
-    def hard_sigmoid(x, alpha):  # type: ignore[no-untyped-def]
-        moved = x + three
-        low = zero if moved <= zero else moved
-        return (six if low >= six else low) / six
-
-    def hard_silu(x, alpha):  # type: ignore[no-untyped-def]
-        moved = x + three
-        low = zero if moved <= zero else moved
-        return x * ((six if low >= six else low) / six)
-
-    def softsign(x, alpha):  # type: ignore[no-untyped-def]
-        return x / (abs(x) + one)
-
-    return {f.__name__: f for f in (relu, relu6, leaky_relu, hard_sigmoid, hard_silu, softsign)}
-
-
-def derivatives(dtype: str) -> dict[str, Callable[..., Any]]:
-    """Functions ``f(dy, z, alpha)`` with ``z`` the output or the input.
-
-    A gradient that is cut off is 0 even if it was infinite; so these are choices, not products.
-    """
-    number = np.dtype(dtype).type
-    zero, one, three, six, half = (number(n) for n in (0, 1, 3, 6, 0.5))
-    selu_scale, selu_floor = number(SELU_SCALE), number(SELU_SCALE * SELU_ALPHA)
-
-    def relu(dy, y, alpha):  # type: ignore[no-untyped-def]
-        return zero if y == zero else dy  # an output is positive, 0 or NaN
-
-    def relu6(dy, y, alpha):  # type: ignore[no-untyped-def]
-        return dy if (y > zero) & (y < six) else zero
-
-    def leaky_relu(dy, y, alpha):  # type: ignore[no-untyped-def]
-        return dy if y > zero else dy * alpha
-
-    def elu(dy, y, alpha):  # type: ignore[no-untyped-def]
-        return dy if y > zero else (y + alpha) * dy
-
-    def selu(dy, y, alpha):  # type: ignore[no-untyped-def]
-        return dy * selu_scale if y > zero else (y + selu_floor) * dy
-
-    def sigmoid(dy, y, alpha):  # type: ignore[no-untyped-def]
-        return dy * ((one - y) * y)
-
-    def hard_sigmoid(dy, y, alpha):  # type: ignore[no-untyped-def]
-        return dy / six if (y > zero) & (y < one) else zero
-
-    def tanh(dy, y, alpha):  # type: ignore[no-untyped-def]
-        return dy * (one - y * y)
-
-    def exponential(dy, y, alpha):  # type: ignore[no-untyped-def]
-        return dy * y
-
-    def hard_silu(dy, x, alpha):  # type: ignore[no-untyped-def]
-        inner = dy if x >= three else (x / three + half) * dy
-        return zero if x <= -three else inner
-
-    def softsign(dy, x, alpha):  # type: ignore[no-untyped-def]
-        size = abs(x) + one
-        return dy / (size * size)
-
-    all_of_them = (
-        relu, relu6, leaky_relu, elu, selu, sigmoid, hard_sigmoid, tanh, exponential, hard_silu,
-        softsign,
-    )  # fmt: skip
-    return {f.__name__: f for f in all_of_them}

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuconv_kernels.host.activations import derivatives
 from gpuconv_kernels.host.channel_sums import LONG_ROWS, SLAB, flush, join_plain
+from gpuconv_kernels.host.functions import derivatives
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view
 from gpuconv_kernels.host.parallel import run, take

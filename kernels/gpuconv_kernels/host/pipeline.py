@@ -7,6 +7,7 @@ Most of the time before a first step is spent here, half of it in Numba and half
 - Kernels contain no closures, array expressions or generators: the passes that look for these are
   left out.
 - What kernels call by name disappears in them: LLVM sees it there, and not before by itself.
+- Kernels of long formulas say how their loops are to become vectors.
 - LLVM is usually run over each function and then over all of them together. For what calls a
   micro-kernel in its inner loops, the second alone is enough; those loops themselves take 3 %
   longer without the first.
@@ -14,9 +15,10 @@ Most of the time before a first step is spent here, half of it in Numba and half
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
-from llvmlite import binding
+from llvmlite import binding, ir
 from numba.core import types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
@@ -75,8 +77,55 @@ class _TypeInference(NopythonTypeInference):  # type: ignore[misc]
             state.typingctx = context
 
 
+_LOOPS = "gpuconv-loops"
+_PLACE = re.compile(r"B(\d+)")
+
+
+def shape_loops(function: ir.Function, lanes: int, vectors: int) -> None:
+    """Ask that a function's innermost loops run over so many vectors of so many numbers at a time.
+
+    By itself LLVM takes half of what CPUs with vectors of 64 bytes have, and one vector at a time.
+    The steps of a long formula wait for each other; those of other vectors fill these pauses.
+    """
+    # llvmlite's own ``add`` knows only plain words.
+    set.add(function.attributes, f'"{_LOOPS}"="{lanes},{vectors}"')
+
+
+def _mark_loops(function: ir.Function, lanes: int, vectors: int) -> None:
+    # Numba calls blocks by where they stand in the source: a jump back to where one begins closes
+    # a loop.
+    loops = []
+    for block in function.blocks:
+        here = _PLACE.match(block.name)
+        for target in block.terminator.operands if here else ():
+            there = _PLACE.fullmatch(getattr(target, "name", ""))
+            if here and there and int(there[1]) <= int(here[1]):
+                loops.append((int(there[1]), int(here[1]), block.terminator))
+    for start, end, jump in loops:
+        if any(start <= a and b <= end for a, b, other in loops if other is not jump):
+            continue  # there is one in it
+        module = function.module
+        wishes = [
+            module.add_metadata([f"llvm.loop.{what}", ir.Constant(ir.IntType(32), number)])
+            for what, number in (("vectorize.width", lanes), ("interleave.count", vectors))
+        ]
+        loop = ir.values.MDValue(module, wishes, str(len(module.metadata)))
+        loop.operands = (loop, *wishes)  # it contains itself, and so is equal to no other loop's
+        jump.set_metadata("llvm.loop", loop)
+
+
 class _Library(JITCodeLibrary):  # type: ignore[misc]
     """A kernel's code, which LLVM optimises once, when all that it calls has been linked to it."""
+
+    def add_ir_module(self, ir_module: Any) -> None:
+        """Add code, with what :func:`shape_loops` asks for."""
+        for function in ir_module.functions:
+            for attribute in function.attributes:
+                name, _, value = attribute.replace('"', "").partition("=")
+                if name == _LOOPS:
+                    lanes, vectors = map(int, value.split(","))
+                    _mark_loops(function, lanes, vectors)
+        super().add_ir_module(ir_module)
 
     def _optimize_functions(self, ll_module: Any) -> None:
         ll_module.data_layout = self._codegen._data_layout

@@ -22,9 +22,10 @@ import numba
 from llvmlite import binding, ir
 from numba.core import caching, types
 from numba.core.caching import FunctionCache
+from numba.extending import intrinsic
 
 from gpuconv_kernels import compiling
-from gpuconv_kernels.host.pipeline import EntryCompiler, KernelCompiler
+from gpuconv_kernels.host.pipeline import EntryCompiler, KernelCompiler, shape_loops
 
 INT = ir.IntType(64)
 REAL = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
@@ -199,6 +200,25 @@ def _compile(dispatcher: Any, kinds: tuple[Any, ...]) -> Any:
 def inlined(function: Callable[..., Any]) -> Any:
     """Make a function that kernels call and that disappears in them."""
     return _njit(**_INLINED)(function)
+
+
+@functools.cache
+def wide_loops(dtype: str) -> Any:
+    """Return ``f()``: the kernel that calls it has its innermost loops made as wide as it pays.
+
+    For loops of long formulas over many numbers; see :func:`pipeline.shape_loops`.
+    """
+    lanes, vectors = host().lanes(dtype), 4 if host().registers >= 32 else 2
+
+    @intrinsic
+    def wide_loops(typing_context):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            shape_loops(builder.function, lanes, vectors)
+            return context.get_dummy_value()
+
+        return types.void(), generate
+
+    return wide_loops
 
 
 @functools.cache
