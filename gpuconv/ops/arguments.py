@@ -113,6 +113,17 @@ def hashable(padding: Any, name: str = "padding") -> Any:
     return as_int(entries, name)
 
 
+def _lie_below(indices: Array, size: int) -> bool:
+    """Whether all are -1 or one of 0 ... size - 1.
+
+    They are read once: as unsigned numbers the negative ones are the largest. Only if there are
+    such, or too large ones, is it looked at more closely.
+    """
+    if not indices.size or indices.view(indices.dtype.str.replace("i", "u")).max() < size:
+        return True
+    return bool(-1 <= indices.min() <= indices.max() < size)
+
+
 def index_operand(indices: Any, extents: tuple[int, ...]) -> Array:
     """Unwrap the indices that a max pooling returned, and bring them to where it is computed.
 
@@ -127,7 +138,7 @@ def index_operand(indices: Any, extents: tuple[int, ...]) -> Array:
         raise DTypeError(f"indices: expected integers. Received: {array.dtype.name}")
     array, _ = place(array)
     size = math.prod(extents)
-    if device_of(array) == "cpu" and array.size and not -1 <= array.min() <= array.max() < size:
+    if device_of(array) == "cpu" and not _lie_below(array, size):
         raise InvalidArgumentError(
             f"indices must lie in the spatial plane {extents}, from 0 to {size - 1}. "
             f"Received: values from {array.min()} to {array.max()}"

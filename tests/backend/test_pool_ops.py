@@ -378,6 +378,24 @@ def test_bad_arguments_are_refused(case: Any) -> None:
         case.call(ops)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", ">i4", "<i8", "uint64"])
+def test_indices_of_every_integer_type(dtype: str) -> None:
+    """Also such as name no element, -1, and numbers that would be negative with a sign."""
+    x = np.arange(12 * 15, dtype=np.float32).reshape(1, 12, 15, 1)
+    y, indices = ops.max_pool2d(x, 3, return_indices=True)
+    kept = indices < 127 if dtype == "int8" else indices >= 0
+    signed = np.dtype(dtype).kind == "i"
+    given = np.where(kept, indices, -1 if signed else 0).astype(dtype)
+    dx = ops.max_pool2d_backward(y, given, x.shape, 3)
+    want = np.zeros_like(x).reshape(-1)
+    want[indices[kept]] = y[kept]
+    assert_exact(dx, want.reshape(x.shape))
+    beyond = given.copy()
+    beyond[0, 0, 0, 0] = -2 if signed else 180
+    with pytest.raises(InvalidArgumentError, match=f"{beyond[0, 0, 0, 0]}"):
+        ops.max_pool2d_backward(y, beyond, x.shape, 3)
+
+
 X = np.zeros((2, 6, 5, 3), np.float32)
 DY = np.zeros((2, 3, 2, 3), np.float32)
 INDICES = np.zeros(DY.shape, np.int64)

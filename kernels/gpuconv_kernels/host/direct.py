@@ -47,7 +47,12 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.device.spatial import three
-from gpuconv_kernels.host import few_channels, few_channels_gradient
+from gpuconv_kernels.host import (
+    few_channels,
+    few_channels_forward,
+    few_channels_gradient,
+    unreached,
+)
 from gpuconv_kernels.host.kernel import Kernel, argument
 from gpuconv_kernels.host.memory import (
     address,
@@ -196,8 +201,7 @@ def _chunk(taps: int, channels: int, widths: int, width: int, numbers: int) -> t
 def workspace_bytes(geometry: Any, dtype: str) -> int:
     """Bytes that :func:`conv_forward` needs beyond its arrays."""
     if few_channels.pays(geometry):
-        copied = few_channels.workspace_bytes(geometry, dtype)
-        return copied + _workspace_bytes(few_channels.folded_geometry(geometry), dtype)
+        return few_channels_forward.workspace_bytes(geometry, dtype)
     return _workspace_bytes(geometry, dtype)
 
 
@@ -260,15 +264,16 @@ def conv_forward(
     ``y``, is added before the ReLU.
     """
     g = geometry
+    finish = RELU if relu else 0
+    if residual is not None:
+        finish += address(residual) - address(y)
     if few_channels.pays(g):
-        x, g = few_channels.folded(x, g), few_channels.folded_geometry(g)
+        few_channels_forward.conv_forward(x, w, bias, y, g, finish, packed, host())
+        return
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
     _, d, h = three(g.kernel, 1)
     step = channels * g.out_channels
     w_steps = (0, h * d * step, h * step, step, g.out_channels, 1, filters)
-    finish = RELU if relu else 0
-    if residual is not None:
-        finish += address(residual) - address(y)
     _convolve(x, w, bias, y, g, w_steps, finish, packed)
 
 
@@ -282,13 +287,13 @@ def conv_backward_input(dy: Array, w: Array, dx: Array, geometry: Any) -> None:
     _, d, h = three(g.kernel, 1)
     tap = channels * g.out_channels
     steps = (h * d * tap, h * tap, tap)
+    unreached.fill(dx, g)
     for phase in g.backward_input_phases:
+        if phase.geometry is None:
+            continue
         starts = zip(phase.offset, g.stride, strict=True)
         index = (slice(None), *(slice(r, None, s) for r, s in starts))
         part = dx[index]
-        if phase.geometry is None:  # no tap reaches it
-            part.fill(0)
-            continue
         taps = ((0,),) * (3 - g.rank) + tuple(phase.taps)
         first = sum(t[0] * step for t, step in zip(taps, steps, strict=True))
         # Consecutive taps are the same number of positions apart.

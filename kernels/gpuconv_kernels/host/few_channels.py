@@ -9,70 +9,54 @@ channels follow each other in memory::
     3 taps at output 1                 |-------------|                  the next output's
 
 so the convolution is one with a kernel of width 1 over a picture with 9 channels, whose pixels
-overlap in memory. Only the padding at the ends of a line has to be there: that takes a copy of x,
-which is small where there are few channels.
+overlap in memory. Only the padding at the ends of a line has to be there: some lines at a time are
+copied.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
-import operator
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-Array = Any
+from gpuconv_kernels.host.memory import clear, copy
+from gpuconv_kernels.host.target import inlined
 
 MAX_CHANNELS = 8
 
 
 def pays(geometry: Any) -> bool:
-    """Whether :func:`folded` can be used, and helps."""
+    """Whether the taps of a line can be taken for channels, and that helps."""
     g = geometry
     few = g.groups == 1 and g.in_channels <= MAX_CHANNELS
     return few and g.kernel[-1] > 1 and g.dilation[-1] == 1 and min(g.pads[-1]) >= 0
 
 
-def workspace_bytes(geometry: Any, dtype: str) -> int:
-    """Bytes of the padded copy."""
-    g = geometry
-    if g.pads[-1] == (0, 0):
-        return 0
-    lines = g.batch * int(np.prod(g.input[:-1]))
-    return int(lines * (g.input[-1] + sum(g.pads[-1])) * g.in_channels * np.dtype(dtype).itemsize)
+@inlined
+def copy_lines(  # type: ignore[no-untyped-def]
+    to, image, p0, top, reached, left, across, of_pixel, input, stride, dilation, before, kernel,
+    steps,
+):  # fmt: skip
+    """Copy the lines of an image that a band of output lines needs, with zeros around it.
 
-
-@functools.lru_cache(maxsize=1024)
-def folded_geometry(geometry: Any) -> Any:
-    """Return the ``ConvGeometry`` of the same convolution over pixels that overlap."""
-    g = geometry
-    width = g.input[-1] + sum(g.pads[-1]) - g.kernel[-1] + 1
-    return replace(
-        g,
-        in_channels=g.kernel[-1] * g.in_channels,
-        input=(*g.input[:-1], width),
-        kernel=(*g.kernel[:-1], 1),
-        pads=(*g.pads[:-1], (0, 0)),
-    )
-
-
-def folded(x: Array, geometry: Any) -> Array:
-    """Return ``x`` (N, *in, C) as (N, *in, width, taps * C), pixels that overlap; a view or a copy.
-
-    Weights (*k, C, F) are reshaped to the folded geometry's ``w_shape`` without a copy.
+    To ``(kernel[0], reached, across)`` pixels of ``of_pixel`` bytes: for each of the taps of depth
+    of the output plane ``p0`` the lines from ``top`` on, ``across`` pixels from the column ``left``
+    on. Lines outside of the image are left as they are. Steps are in bytes.
     """
-    g = geometry
-    if g.pads[-1] != (0, 0) or not x.flags.c_contiguous:
-        lo, _ = g.pads[-1]
-        shape = (*x.shape[:-2], x.shape[-2] + sum(g.pads[-1]), x.shape[-1])
-        padded = np.empty(shape, x.dtype)
-        padded[..., :lo, :] = 0
-        padded[..., lo : lo + x.shape[-2], :] = x
-        padded[..., lo + x.shape[-2] :, :] = 0
-        x = padded
-    shape = (*x.shape[:-2], x.shape[-2] - g.kernel[-1] + 1, g.kernel[-1] * x.shape[-1])
-    # Not x.strides, which an extent of 1 leaves open; as_strided takes ten times as long.
-    lines = itertools.accumulate(x.shape[:0:-1], operator.mul, initial=x.itemsize)
-    return np.ndarray(shape, x.dtype, x, strides=tuple(lines)[::-1])
+    # What lies before, in and behind the image.
+    none = min(max(-left, 0), across)
+    behind = min(max(left + across - input[2], 0), across - none)
+    inside = across - none - behind
+    for t0 in range(kernel[0]):
+        q0 = p0 * stride[0] - before[0] + t0 * dilation[0]
+        if q0 < 0 or q0 >= input[0]:
+            continue
+        for q1 in range(max(top, 0), min(top + reached, input[1])):
+            at = to + (t0 * reached + q1 - top) * across * of_pixel
+            source = image + q0 * steps[1] + q1 * steps[2] + max(left, 0) * steps[3]
+            clear(at, none * of_pixel)
+            at += none * of_pixel
+            if steps[3] == of_pixel:
+                copy(at, source, inside * of_pixel)
+            else:
+                for i in range(inside):
+                    copy(at + i * of_pixel, source + i * steps[3], of_pixel)
+            clear(at + inside * of_pixel, behind * of_pixel)

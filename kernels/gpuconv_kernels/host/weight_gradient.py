@@ -44,7 +44,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.device.spatial import three
-from gpuconv_kernels.host import few_channels
+from gpuconv_kernels.host import few_channels, few_channels_weights
 from gpuconv_kernels.host.kernel import Kernel, argument
 from gpuconv_kernels.host.memory import (
     address,
@@ -176,14 +176,14 @@ def _span(itemsize: int) -> int:
 
 def workspace_bytes(geometry: Any, dtype: str) -> int:
     """Bytes that :func:`conv_backward_weight` needs beyond its arrays."""
-    g, copied = geometry, 0
+    g = geometry
     if few_channels.pays(g):
-        copied, g = few_channels.workspace_bytes(g, dtype), few_channels.folded_geometry(g)
-    c = cut(g, dtype, host(), threads(), not copied, True)
+        return few_channels_weights.workspace_bytes(g, dtype, host())
+    c = cut(g, dtype, host(), threads(), True, True)
     working = min(threads(), c.copies * g.groups * c.row_parts * c.filter_parts)
     kept = math.prod(g.w_shape) * c.copies if c.copies > 1 else 0
     each = _offsets(c, math.prod(g.kernel), dtype, host())[-1] + LINE
-    return int(copied + working * each + ITEMSIZE[dtype] * kept)
+    return int(working * each + ITEMSIZE[dtype] * kept)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -222,8 +222,9 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
     if dw.size == 0:
         return
     g, dtype, of = geometry, name_of(dw.dtype), host()
-    if few_channels.pays(g):
-        x, g = few_channels.folded(x, g), few_channels.folded_geometry(g)
+    if few_channels.pays(g) and dy.size and x.size:
+        few_channels_weights.conv_backward_weight(dy, x, dw, g, of)
+        return
     c = cut(g, dtype, of, threads(), x.flags.c_contiguous, dy.flags.c_contiguous)
     if not c.blocks:
         dw.fill(0)

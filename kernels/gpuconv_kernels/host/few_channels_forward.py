@@ -1,0 +1,385 @@
+"""Convolution of few input channels, a line of the output after the other.
+
+With 3 channels a pixel is 27 or 147 multiply-adds a filter: to look up where each of its taps lies
+takes about as long. Here nothing is looked up. The taps of a line of the kernel count as channels
+(see ``few_channels``), and along a line of the output the windows of all pixels begin the same
+distance apart, which the micro-kernel has as a constant::
+
+    lines of x, padded, in L2            weights            a line of y
+    r g b r g b r g b r g b ...  --+     7 x (21 x 64)      | tile 0 | tile 1 | ... | last |
+    r g b r g b r g b r g b ...    |--  x              -->                      the last one is
+    r g b r g b r g b r g b ...  --+                                            moved back
+    |---- pixel 0 ----|
+          |---- pixel 1 ----|
+
+A task is a band of lines of one image, or a stretch of such lines. It copies what it needs of x,
+with zeros at both ends, unless there is no padding; a line of taps outside of the image is left
+out. Each number is summed in a fixed order.
+
+Limits: as few_channels.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from gpuconv_kernels.device.spatial import three
+from gpuconv_kernels.host.few_channels import copy_lines
+from gpuconv_kernels.host.kernel import Kernel
+from gpuconv_kernels.host.memory import address, clear, copy, put_at
+from gpuconv_kernels.host.microkernel import most_vectors, rows_for, vectors_for
+from gpuconv_kernels.host.microkernel_code import PixelKernel, Sums
+from gpuconv_kernels.host.parallel import run, take
+from gpuconv_kernels.host.parts import call, part
+from gpuconv_kernels.host.rows import name_of
+from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, host
+from gpuconv_kernels.host.vectors import Width, even, fetch_line, width_for
+from gpuconv_kernels.host.winograd_tiles import offsets_of
+from gpuconv_kernels.threads import threads
+
+Array = Any
+
+_UNROLLED, _MOST_UNROLLED = 32, 48
+"""Numbers of a line of taps that are written out: all of them, or so many at a time."""
+_TASKS_A_THREAD = 8
+_MOST_LINES = 16
+"""Of a band."""
+_COPIED_BYTES = 256 * 1024
+"""What a task copies of x, about: it stays in the L2 cache."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the work is cut.
+
+    Attributes:
+        width: of the micro-kernel; ``rows``: its pixels.
+        blocks: of filters; the last one is moved back.
+        lines, bands: of a band, and how many of them.
+        pixels, stretches: of a line that a task computes; the last one is moved back.
+        offsets: where in a thread's memory its parts begin: packed weights, what the sums begin
+            with, lines of x and weights (two words each), copied lines; at last the size of all.
+    """
+
+    width: Width
+    rows: int
+    blocks: int
+    lines: int
+    bands: int
+    pixels: int
+    stretches: int
+    offsets: tuple[int, ...]
+
+
+@functools.lru_cache(maxsize=1024)
+def cut(g: Any, dtype: str, of: Host, count: int) -> Cut:
+    """Cut a ``ConvGeometry`` for ``count`` threads."""
+    itemsize = ITEMSIZE[dtype]
+    width = width_for(g.out_channels, dtype, of, most_vectors(of))
+    blocks = -(-g.out_channels // width.channels)
+    rows, tiles = even(g.output[-1], rows_for(width.vectors, of))
+    depth, height, _ = three(g.output, 1)
+    k0, k1, k2 = three(g.kernel, 1)
+    stride, dilation = three(g.stride, 1), three(g.dilation, 1)
+    wanted = _TASKS_A_THREAD * count
+    planes = g.batch * depth
+    lines, bands = even(height, min(_MOST_LINES, max(planes * height // wanted, 1)))
+    reached = (lines - 1) * stride[1] + (k1 - 1) * dilation[1] + 1
+    of_tile = k0 * reached * rows * stride[2] * g.in_channels * itemsize
+    most = min(planes * bands * tiles // wanted, _COPIED_BYTES // max(of_tile, 1))
+    of_stretch, stretches = even(tiles, max(most, min(4, tiles)))
+    pixels = min(of_stretch * rows, g.output[-1])
+    across = (pixels - 1) * stride[2] + k2
+    offsets = offsets_of(
+        [
+            math.prod(g.kernel) * g.in_channels * blocks * width.channels * itemsize,
+            g.out_channels * itemsize,
+            16 * k0 * k1,
+            k0 * reached * across * g.in_channels * itemsize,
+        ]
+    )
+    return Cut(width, rows, blocks, lines, bands, pixels, stretches, tuple(offsets))
+
+
+def workspace_bytes(geometry: Any, dtype: str) -> int:
+    """Bytes that :func:`conv_forward` needs beyond its arrays."""
+    if not math.prod(geometry.y_shape):
+        return 0
+    c = cut(geometry, dtype, host(), threads())
+    tasks = geometry.batch * three(geometry.output, 1)[0] * c.bands * c.stretches
+    return int(min(threads(), tasks) * (c.offsets[-1] + LINE))
+
+
+def conv_forward(
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    y: Array,
+    geometry: Any,
+    finish: int,
+    packed: Array | None,
+    of: Host,
+) -> None:
+    """Write ``y`` (N, *out, F) from ``x`` (N, *in, C), ``w`` (*k, C, F) and ``bias`` (F,).
+
+    As :func:`direct.conv_forward`, where ``packed`` comes from; ``finish``: see
+    :func:`microkernel.pixel_kernel`.
+    """
+    if y.size == 0:
+        return
+    g, dtype = geometry, name_of(y.dtype)
+    c = cut(g, dtype, of, threads())
+    of_pixel = g.in_channels * y.itemsize
+    in_place = g.pads[-1] == (0, 0) and x.strides[-2] == of_pixel
+    kept = g.out_channels  # filters that follow each other
+    if packed is not None:
+        w, kept = packed, vectors_for(g.out_channels, dtype, of) * of.lanes(dtype)
+    micro_kernel = line_kernel(
+        dtype, of, c.width, c.rows, g.stride[-1] * of_pixel, g.kernel[-1] * g.in_channels
+    )
+    run(
+        _kernel(dtype),
+        g.batch * three(g.output, 1)[0] * c.bands * c.stretches,
+        micro_kernel,
+        address(x),
+        address(w),
+        0 if bias is None else address(bias),
+        address(y),
+        finish,
+        (g.in_channels, g.out_channels, kept, int(in_place)),
+        (c.width.channels, c.blocks, c.lines, c.bands, c.pixels, c.stretches),
+        three(g.input, 1),
+        three(g.output, 1),
+        three(g.stride, 1),
+        three(g.dilation, 1),
+        three([lo for lo, _ in g.pads], 0),
+        three(g.kernel, 1),
+        (x.strides[0], *three(x.strides[1:-1], 0)),
+        (y.strides[0], *three(y.strides[1:-1], 0)),
+        c.offsets,
+    )
+
+
+@functools.cache
+def _kernel(dtype: str) -> Any:
+    return Kernel(define(dtype), dtype)
+
+
+def define(dtype: str) -> Callable[..., None]:
+    """Return the kernel as a plain function."""
+    itemsize, put = ITEMSIZE[dtype], put_at("int64")
+
+    def convolve(  # type: ignore[no-untyped-def]
+        counter, tasks, micro_kernel, x, w, bias, y, finish,
+        sizes, cut, input, output, stride, dilation, before, kernel, x_steps, y_steps, offsets,
+    ):  # fmt: skip
+        # sizes: (channels, filters, how many of them follow each other in w, whether x is read in
+        # place); cut: (filters of a block, blocks, lines of a band, bands, pixels of a stretch,
+        # stretches); steps in bytes: (image, depth, height, width); offsets: as of Cut
+        channels, filters, kept, in_place = sizes
+        width, blocks, lines, bands, pixels, stretches = cut
+        steps = kernel[0] * kernel[1] * kernel[2] * channels
+        of_pixel = channels * itemsize
+        of_taps = kernel[2] * channels * width * itemsize  # weights of a line of taps
+        of_block = kernel[0] * kernel[1] * of_taps
+        reached = (lines - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1
+        across = (pixels - 1) * stride[2] + kernel[2]
+        memory = np.empty(offsets[4] + LINE, np.uint8)
+        to = -(-memory.ctypes.data // LINE) * LINE
+        clear(to + offsets[1], filters * itemsize)
+        if bias:
+            copy(to + offsets[1], bias, filters * itemsize)
+        for block in range(blocks):
+            for step in range(steps):
+                f = min(block * width, filters - width)
+                end = f + width
+                while f < end:
+                    count = min(end - f, kept - f % kept)
+                    at = (f // kept * steps + step) * kept + f % kept
+                    copy(to, w + at * itemsize, count * itemsize)
+                    to += count * itemsize
+                    f += count
+        task = take(counter)
+        while task < tasks:
+            # In the loop: memory is freed where the compiler sees an array for the last time.
+            packed = -(-memory.ctypes.data // LINE) * LINE
+            start, table, copied = packed + offsets[1], packed + offsets[2], packed + offsets[3]
+            p2, rest = min(task % stretches * pixels, output[2] - pixels), task // stretches
+            first, rest = rest % bands * lines, rest // bands
+            p0, image = rest % output[0], rest // output[0]
+            top, left = first * stride[1] - before[1], p2 * stride[2] - before[2]
+            if not in_place:
+                copy_lines(
+                    copied, x + image * x_steps[0], p0, top, reached, left, across, of_pixel,
+                    input, stride, dilation, before, kernel, x_steps,
+                )  # fmt: skip
+            for p1 in range(first, min(first + lines, output[1])):
+                met = 0
+                for t0 in range(kernel[0]):
+                    for t1 in range(kernel[1]):
+                        q0 = p0 * stride[0] - before[0] + t0 * dilation[0]
+                        q1 = p1 * stride[1] - before[1] + t1 * dilation[1]
+                        if q0 < 0 or q0 >= input[0] or q1 < 0 or q1 >= input[1]:
+                            continue
+                        at = copied + (t0 * reached + q1 - top) * across * of_pixel
+                        if in_place:
+                            at = x + image * x_steps[0] + q0 * x_steps[1] + q1 * x_steps[2]
+                            at += left * of_pixel
+                        put(table, 2 * met, at)
+                        put(table, 2 * met + 1, packed + (t0 * kernel[1] + t1) * of_taps)
+                        met += 1
+                line = y + image * y_steps[0] + p0 * y_steps[1] + p1 * y_steps[2]
+                line += p2 * y_steps[3]
+                for block in range(blocks):
+                    f = min(block * width, filters - width) * itemsize
+                    call(
+                        micro_kernel, table, met, block * of_block, pixels, line + f, y_steps[3],
+                        start + f, finish, 0, 0, 0, 0,
+                    )  # fmt: skip
+            task = take(counter)
+
+    return convolve
+
+
+@functools.cache
+def line_kernel(dtype: str, of: Host, width: Width, rows: int, pitch: int, steps: int) -> int:
+    """Return the address of the micro-kernel for a line of pixels, for :func:`parts.call`.
+
+    ``call(address, table, lines, shift, pixels, y, y_step, bias, finish, 0, 0, 0, 0)``
+
+    With integers only; addresses and distances are in bytes:
+
+    - ``table``: address of ``lines`` pairs of addresses: the first number of the first pixel under
+      a line of taps, and the weights of that line, (``steps``, ``width.channels``); ``shift`` is
+      added to those of the weights.
+    - ``pixels``: how many, at least ``rows``; ``pitch`` bytes lead from one to the next in x,
+      ``y_step`` in y, where the results of the first go to ``y``.
+    - ``bias``: address of what the sums begin with.
+    - ``finish``: as of :func:`microkernel.pixel_kernel`.
+    """
+    narrow = Host(width.lanes * ITEMSIZE[dtype], of.registers)
+
+    @intrinsic
+    def inside(typing_context, n0, n1, n2, n3, n4, n5, n6, n7):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            LineKernel(pitch, steps, dtype, narrow, rows, width.vectors, builder, arguments)
+            return context.get_dummy_value()
+
+        return types.void(*(types.intp,) * 8), generate
+
+    emit: Any = inside
+
+    def line(  # type: ignore[no-untyped-def]
+        table, lines, shift, pixels, y, y_step, bias, finish, n8, n9, n10, n11
+    ):
+        emit(table, lines, shift, pixels, y, y_step, bias, finish)
+
+    return part(line, dtype, of, tuple(width), rows, pitch, steps)
+
+
+class LineKernel(PixelKernel):
+    """A loop over tiles of pixels that are a constant number of bytes apart."""
+
+    def __init__(self, pitch: int, count: int, *rest: Any) -> None:
+        self.pitch, self.count = pitch, count
+        super().__init__(*rest)
+
+    def _emit(self, arguments: Sequence[ir.Value]) -> None:
+        (
+            self.table, self.segments, self.shift, pixels, y, self.y_step, self.bias, self.finish,
+        ) = arguments  # fmt: skip
+        b = self.builder
+        before = b.block
+        head, body, after = (b.append_basic_block(n) for n in ("tiles", "tile", "done"))
+        b.branch(head)
+        b.position_at_end(head)
+        tile = b.phi(pixels.type)
+        tile.add_incoming(self._int(0), before)
+        b.cbranch(b.icmp_signed("<", tile, pixels), body, after)
+        b.position_at_end(body)
+        last = b.sub(pixels, self._int(self.rows))
+        first = b.select(b.icmp_signed("<", tile, last), tile, last)
+        self.x_shift = b.mul(first, self._int(self.pitch))
+        self.c = b.add(y, b.mul(first, self.y_step))
+        bias = [self._load(self.bias, n) for n in range(self.vectors)]
+        sums = self._all_lines({(m, n): bias[n] for m, n in self.cells})
+        self._store(self._finished(sums))
+        tile.add_incoming(b.add(tile, self._int(self.rows)), b.block)
+        b.branch(head)
+        b.position_at_end(after)
+
+    def _results(self) -> list[ir.Value]:
+        b = self.builder
+        return [b.add(self.c, b.mul(self.y_step, self._int(m))) for m in range(self.rows)]
+
+    def _all_lines(self, sums: Sums) -> Sums:
+        b = self.builder
+        start = b.block
+        head, body, after = (b.append_basic_block(n) for n in ("line", "taps", "summed"))
+        b.branch(head)
+        b.position_at_end(head)
+        line, sums = self._carried(start, sums, self._int(0))
+        b.cbranch(b.icmp_signed("<", line, self.segments), body, after)
+        b.position_at_end(body)
+        self._fetch_two_results(line)
+        entry = b.add(self.table, b.mul(line, self._int(16)))
+        x = b.add(self._word(entry), self.x_shift)
+        weights = b.add(self._word(b.add(entry, self._int(8))), self.shift)
+        whole = 0 if self.count <= _MOST_UNROLLED else self.count // _UNROLLED
+        new = self._passes(whole, x, weights, sums) if whole else sums
+        done = whole * _UNROLLED
+        x, weights = self._moved(x, weights, self._int(done))
+        new = self._written_out(self.count - done, x, weights, new)
+        self._carry(line, b.add(line, self._int(1)), sums, new, b.block)
+        b.branch(head)
+        b.position_at_end(after)
+        return sums
+
+    def _fetch_two_results(self, line: ir.Value) -> None:
+        """Two rows of them with each line of taps: all at once, sums would wait for the lines."""
+        b = self.builder
+        for m in range(2):
+            row = b.add(b.mul(line, self._int(2)), self._int(m))
+            row = b.add(self.c, b.mul(row, self.y_step))
+            for at in range(0, self.vectors * self.lanes * self.itemsize, LINE):
+                fetch_line(b, b.add(row, self._int(at)), 3, write=True)
+
+    def _passes(self, count: int, x: ir.Value, weights: ir.Value, sums: Sums) -> Sums:
+        b = self.builder
+        start = b.block
+        head, body, after = (b.append_basic_block(n) for n in ("passes", "some", "passed"))
+        b.branch(head)
+        b.position_at_end(head)
+        index, sums = self._carried(start, sums, self._int(0))
+        b.cbranch(b.icmp_signed("<", index, self._int(count)), body, after)
+        b.position_at_end(body)
+        moved = self._moved(x, weights, b.mul(index, self._int(_UNROLLED)))
+        new = self._written_out(_UNROLLED, *moved, sums)
+        self._carry(index, b.add(index, self._int(1)), sums, new, b.block)
+        b.branch(head)
+        b.position_at_end(after)
+        return sums
+
+    def _moved(self, x: ir.Value, weights: ir.Value, steps: ir.Value) -> tuple[ir.Value, ir.Value]:
+        b = self.builder
+        row = self._int(self.vectors * self.lanes * self.itemsize)
+        return b.add(x, b.mul(steps, self._int(self.itemsize))), b.add(weights, b.mul(steps, row))
+
+    def _written_out(self, count: int, x: ir.Value, weights: ir.Value, sums: Sums) -> Sums:
+        b, new = self.builder, dict(sums)
+        for step in range(count):
+            of_b = [self._load(weights, step * self.vectors + n) for n in range(self.vectors)]
+            for m in range(self.rows):
+                number = self._broadcast(b.add(x, self._int(m * self.pitch + step * self.itemsize)))
+                for n in range(self.vectors):
+                    new[m, n] = b.call(self.multiply_add, [number, of_b[n], new[m, n]])
+        return new

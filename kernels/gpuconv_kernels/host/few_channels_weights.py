@@ -1,0 +1,296 @@
+"""Gradient of the weights where there are few input channels, a line of the output after the other.
+
+A line of taps is a run of numbers in x (see ``few_channels``), and the runs of neighbouring pixels
+are a constant distance apart. So nothing is packed: the micro-kernel reads both sides where they
+are::
+
+    lines of x, padded                       a line of dy
+    r g b r g b r g b ...                    pixel 0: 32 filters | 32 filters
+    |-- 11 --|-- 10 --|      pixel 0         pixel 1: ...
+          |-- 11 --|-- 10 --|      1           ...
+                                     x                     -->   sums: 7 lines x (11 + 11) x 64
+
+A task is some bands of lines, which have sums of their own; they are added up at the end. Sums that
+are computed twice, where the last piece is moved back, have places of their own. How many tasks
+there are depends on the shapes alone, and each number is summed in a fixed order: its bits do not
+depend on the number of threads.
+
+Limits: as few_channels.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuconv_kernels.device.spatial import three
+from gpuconv_kernels.host.few_channels import copy_lines
+from gpuconv_kernels.host.kernel import Kernel
+from gpuconv_kernels.host.memory import address, clear, number_at, put_at
+from gpuconv_kernels.host.microkernel import channel_kernel, multiply
+from gpuconv_kernels.host.parallel import run, take
+from gpuconv_kernels.host.rows import name_of
+from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host
+from gpuconv_kernels.host.vectors import Width, even, width_for
+from gpuconv_kernels.host.winograd_tiles import offsets_of
+from gpuconv_kernels.threads import threads
+
+Array = Any
+
+_MOST_LINES = 16
+"""Of a band."""
+_MOST_PIXELS = 512
+"""Of a line that are summed at a time."""
+_VECTORS, _MOST_ROWS = 2, 14
+"""Of the micro-kernel: 21 numbers in a row are 11 + 10, and 9 are 9."""
+_MOST_COPIES = 16
+_ROOM_BYTES = 256 * 1024
+"""What the sums of all tasks may take in any case."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the work is cut.
+
+    Attributes:
+        width: filters of the micro-kernel; ``blocks`` of them, of which the last is moved back.
+        rows, pieces: numbers of a line of taps that it sums at a time; the last piece likewise.
+        lines, bands: of a band, and how many of them.
+        pixels, stretches: of a line that are summed at a time.
+        copies: of the sums, each a task; ``of_copy``: the bytes of one.
+        offsets: where in a thread's memory its parts begin: addresses of sums, copied lines; at
+            last the size of all.
+    """
+
+    width: Width
+    blocks: int
+    rows: int
+    pieces: int
+    lines: int
+    bands: int
+    pixels: int
+    stretches: int
+    copies: int
+    of_copy: int
+    offsets: tuple[int, ...]
+
+
+@functools.lru_cache(maxsize=1024)
+def cut(g: Any, dtype: str, of: Host) -> Cut:
+    """Cut a ``ConvGeometry`` whose arrays hold anything."""
+    itemsize = ITEMSIZE[dtype]
+    width = width_for(g.out_channels, dtype, of, _VECTORS)
+    blocks = -(-g.out_channels // width.channels)
+    most = min(_MOST_ROWS, (of.registers - 1 - width.vectors) // width.vectors)
+    rows, pieces = even(g.kernel[-1] * g.in_channels, most)
+    depth, height, across = three(g.output, 1)
+    k0, k1, k2 = three(g.kernel, 1)
+    stride, dilation = three(g.stride, 1), three(g.dilation, 1)
+    lines, bands = even(height, _MOST_LINES)
+    pixels, stretches = even(across, _MOST_PIXELS)
+    of_copy = k0 * k1 * pieces * rows * blocks * width.channels * itemsize
+    sizes = (math.prod(shape) * itemsize for shape in (g.w_shape, g.x_shape, g.y_shape))
+    room = max(_ROOM_BYTES, sum(sizes) // 10)
+    units = g.batch * depth * bands * stretches
+    reached = (lines - 1) * stride[1] + (k1 - 1) * dilation[1] + 1
+    copied = k0 * reached * ((pixels - 1) * stride[2] + k2) * g.in_channels * itemsize
+    offsets = offsets_of([8 * k0 * k1 * pieces * rows, copied])
+    return Cut(
+        width,
+        blocks,
+        rows,
+        pieces,
+        lines,
+        bands,
+        pixels,
+        stretches,
+        max(1, min(_MOST_COPIES, units, room // of_copy)),
+        of_copy,
+        tuple(offsets),
+    )
+
+
+def workspace_bytes(geometry: Any, dtype: str, of: Host) -> int:
+    """Bytes that :func:`conv_backward_weight` needs beyond its arrays."""
+    if not math.prod(geometry.w_shape):
+        return 0
+    c = cut(geometry, dtype, of)
+    return int(c.copies * c.of_copy + LINE + min(threads(), c.copies) * (c.offsets[-1] + LINE))
+
+
+def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any, of: Host) -> None:
+    """Write ``dw`` (*k, C, F) from ``dy`` (N, *out, F) and ``x`` (N, *in, C), which are not empty.
+
+    ``dw`` is contiguous, and so are the channels of ``x`` and the filters of ``dy``; their other
+    axes have any steps.
+    """
+    g, dtype = geometry, name_of(dw.dtype)
+    c = cut(g, dtype, of)
+    narrow = Host(c.width.lanes * dw.itemsize, of.registers)
+    of_pixel = g.in_channels * dw.itemsize
+    in_place = g.pads[-1] == (0, 0) and x.strides[-2] == of_pixel
+    sums = np.empty(c.copies * c.of_copy + LINE, np.uint8)
+    first = -(-address(sums) // LINE) * LINE
+    taps = math.prod(g.kernel[:-1])
+    run(
+        _kernel(dtype),
+        c.copies,
+        channel_kernel(dtype, narrow, c.rows, c.width.vectors),
+        address(x),
+        address(dy),
+        first,
+        (g.batch, g.in_channels, g.out_channels, int(in_place)),
+        (
+            c.width.channels,
+            c.blocks,
+            c.rows,
+            c.pieces,
+            c.lines,
+            c.bands,
+            c.pixels,
+            c.stretches,
+            c.of_copy,
+        ),
+        three(g.input, 1),
+        three(g.output, 1),
+        three(g.stride, 1),
+        three(g.dilation, 1),
+        three([lo for lo, _ in g.pads], 0),
+        three(g.kernel, 1),
+        (x.strides[0], *three(x.strides[1:-1], 0)),
+        (dy.strides[0], *three(dy.strides[1:-1], 0)),
+        c.offsets,
+    )
+    run(
+        _joining(dtype),
+        taps,
+        first,
+        address(dw),
+        (c.copies, c.of_copy),
+        (c.width.channels, c.blocks, c.rows, c.pieces),
+        (g.kernel[-1] * g.in_channels, g.out_channels),
+    )
+
+
+@functools.cache
+def _kernel(dtype: str) -> Any:
+    return Kernel(define(dtype), dtype)
+
+
+def define(dtype: str) -> Callable[..., None]:
+    """Return the kernel as a plain function."""
+    itemsize, put = ITEMSIZE[dtype], put_at("int64")
+
+    def backward_weight(  # type: ignore[no-untyped-def]
+        counter, tasks, micro_kernel, x, dy, sums,
+        sizes, cut, input, output, stride, dilation, before, kernel, x_steps, dy_steps, offsets,
+    ):  # fmt: skip
+        # sizes: (images, channels, filters, whether x is read in place); cut: (filters of a block,
+        # blocks, rows, pieces, lines of a band, bands, pixels of a stretch, stretches, bytes of a
+        # copy); steps in bytes: (image, depth, height, width); offsets: as of Cut
+        images, channels, filters, in_place = sizes
+        width, blocks, rows, pieces, lines, bands, pixels, stretches, of_copy = cut
+        numbers = kernel[2] * channels
+        of_pixel, pitch = channels * itemsize, stride[2] * channels * itemsize
+        of_row = blocks * width * itemsize
+        reached = (lines - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1
+        units = images * output[0] * bands * stretches
+        memory = np.empty(offsets[2] + LINE, np.uint8)
+        task = take(counter)
+        while task < tasks:
+            # In the loop: memory is freed where the compiler sees an array for the last time.
+            targets = -(-memory.ctypes.data // LINE) * LINE
+            copied = targets + offsets[1]
+            into = sums + task * of_copy
+            clear(into, of_copy)
+            for row in range(kernel[0] * kernel[1] * pieces * rows):
+                put(targets, row, into + row * of_row)
+            for unit in range(units * task // tasks, units * (task + 1) // tasks):
+                p2, rest = unit % stretches * pixels, unit // stretches
+                here = min(pixels, output[2] - p2)
+                first, rest = rest % bands * lines, rest // bands
+                p0, image = rest % output[0], rest // output[0]
+                top, left = first * stride[1] - before[1], p2 * stride[2] - before[2]
+                across = (here - 1) * stride[2] + kernel[2]
+                if not in_place:
+                    copy_lines(
+                        copied, x + image * x_steps[0], p0, top, reached, left, across, of_pixel,
+                        input, stride, dilation, before, kernel, x_steps,
+                    )  # fmt: skip
+                for p1 in range(first, min(first + lines, output[1])):
+                    line = dy + image * dy_steps[0] + p0 * dy_steps[1] + p1 * dy_steps[2]
+                    line += p2 * dy_steps[3]
+                    # While this line is summed, the next one is fetched.
+                    ahead, lines_ahead, fetched = line + dy_steps[2], 0, 0
+                    if p1 + 1 < output[1] and dy_steps[3] == filters * itemsize:
+                        lines_ahead = here * dy_steps[3] // LINE
+                    for t0 in range(kernel[0]):
+                        for t1 in range(kernel[1]):
+                            q0 = p0 * stride[0] - before[0] + t0 * dilation[0]
+                            q1 = p1 * stride[1] - before[1] + t1 * dilation[1]
+                            if q0 < 0 or q0 >= input[0] or q1 < 0 or q1 >= input[1]:
+                                continue
+                            at = copied + (t0 * reached + q1 - top) * across * of_pixel
+                            if in_place:
+                                at = x + image * x_steps[0] + q0 * x_steps[1] + q1 * x_steps[2]
+                                at += left * of_pixel
+                            for piece in range(pieces):
+                                a = at + min(piece * rows, numbers - rows) * itemsize
+                                row = ((t0 * kernel[1] + t1) * pieces + piece) * rows
+                                for block in range(blocks):
+                                    next_lines, far = a, 0
+                                    if fetched < lines_ahead:
+                                        next_lines, far = ahead + fetched * LINE, LINE
+                                    fetched += here
+                                    f = min(block * width, filters - width)
+                                    multiply(
+                                        micro_kernel, a, pitch, next_lines, far,
+                                        line + f * itemsize, dy_steps[3], here,
+                                        targets + 8 * row, block * width * itemsize, 1, 0, 0,
+                                    )  # fmt: skip
+            task = take(counter)
+
+    return backward_weight
+
+
+@functools.cache
+def _joining(dtype: str) -> Any:
+    return Kernel(define_joining(dtype), dtype)
+
+
+def define_joining(dtype: str) -> Callable[..., None]:
+    """Return the kernel, a task of which adds up the sums of a line of taps, as a function."""
+    itemsize, number, put = ITEMSIZE[dtype], number_at(dtype), put_at(dtype)
+
+    def join(counter, tasks, sums, dw, copies, cut, sizes):  # type: ignore[no-untyped-def]
+        # copies: (how many, bytes of one); cut: (filters of a block, blocks, rows, pieces); sizes:
+        # (numbers of a line of taps, filters)
+        count, of_copy = copies
+        width, blocks, rows, pieces = cut
+        numbers, filters = sizes
+        of_row = blocks * width * itemsize
+        task = take(counter)
+        while task < tasks:
+            for piece in range(pieces):
+                begin = min(piece * rows, numbers - rows)
+                for row in range(piece * rows - begin, rows):
+                    source = sums + ((task * pieces + piece) * rows + row) * of_row
+                    to = dw + (task * numbers + begin + row) * filters * itemsize
+                    for block in range(blocks):
+                        f = min(block * width, filters - width)
+                        of_block = source + block * width * itemsize
+                        for i in range(width):
+                            put(to + f * itemsize, i, number(of_block, i))
+                        for n in range(1, count):
+                            more = of_block + n * of_copy
+                            for i in range(width):
+                                total = number(to + f * itemsize, i) + number(more, i)
+                                put(to + f * itemsize, i, total)
+            task = take(counter)
+
+    return join
