@@ -39,8 +39,14 @@ class ActivationFunction:
     alpha: float = 0.0
 
     @property
-    def fused(self) -> Activation | None:
+    def elementwise(self) -> Activation | None:
         """The function in the form that a convolution applies as it stores, if it can."""
+        known = self.name in FROM_OUTPUT or self.name in FROM_INPUT
+        return _described(self.name, self.alpha) if known else None
+
+    @property
+    def fused(self) -> Activation | None:
+        """The same where a gradient is asked for later: None if that needs the input."""
         return _described(self.name, self.alpha) if self.name in FROM_OUTPUT else None
 
     @property

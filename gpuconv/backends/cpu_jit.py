@@ -146,14 +146,14 @@ class CpuJit(CpuNumpy):
     def dense(
         self, x: Array, w: Array, bias: Array | None, activation: Activation | None = None
     ) -> Array:
-        relu = activation is not None and activation.kind == "relu"
         kept = w if isinstance(w, KeptWeights) else None
         w = w if kept is None else kept.values
-        y = cpu_products.dense(x, w, bias, relu, kept) if x.dtype == w.dtype else None
+        stored = _stored(activation)
+        y = cpu_products.dense(x, w, bias, stored, kept) if x.dtype == w.dtype else None
         if y is None:
             y = np.matmul(x, w)
             _finish(y, bias, activation)
-        elif not relu:
+        elif stored is not activation:
             _finish(y, None, activation)
         return y
 
@@ -373,24 +373,27 @@ def _convolve(
     x, w = _by_channels(x), np.ascontiguousarray(w) if kept is None else kept.values
     bias = None if bias is None else np.ascontiguousarray(bias)
     way = choose_way("conv_forward", geometry, name_of(y.dtype), workspace_limit)
-    # The depthwise kernel adds no residual as it stores: behind it that is a pass.
-    added_after = residual is not None and depthwise.covers(geometry)
-    relu = activation is not None and activation.kind == "relu" and not added_after
-    if residual is not None and not added_after:
-        residual = np.require(residual, requirements=["C", "A"])
+    residual = None if residual is None else np.require(residual, requirements=["C", "A"])
+    stored = _stored(activation)
     if way.tile:
         filters = None if kept is None else kept.transformed(way.tile)
-        winograd.conv_forward(x, w, bias, y, geometry, relu, way.tile, filters, way.limit, residual)
+        winograd.conv_forward(
+            x, w, bias, y, geometry, stored, way.tile, filters, way.limit, residual
+        )
     elif depthwise.covers(geometry):
-        depthwise.conv_forward(x, w, bias, y, geometry, relu)
+        depthwise.conv_forward(x, w, bias, y, geometry, stored, residual)
     else:
         packed = None if kept is None else kept.packed(geometry.groups)
-        direct.conv_forward(x, w, bias, y, geometry, relu, packed, residual)
-    if added_after:
-        y += residual
-    if activation is not None and not relu:
+        direct.conv_forward(x, w, bias, y, geometry, stored, packed, residual)
+    if stored is not activation:
         _finish(y, None, activation)
     return y
+
+
+def _stored(activation: Activation | None) -> Activation | None:
+    """The activation, if kernels apply it as they store."""
+    known = activation is not None and activation.kind in elementwise.FORWARD
+    return activation if known else None
 
 
 def _by_channels(array: Array) -> Array:

@@ -18,6 +18,7 @@ from gpuconv_kernels.host import direct, weight_gradient
 if TYPE_CHECKING:
     from gpuconv.backends.base import Array
     from gpuconv.backends.cpu_jit_weights import KeptWeights
+    from gpuconv.backends.functions import Activation
 
 _LEAST: Final = 2**18
 """Multiply-adds from which on a product is worth handing to threads."""
@@ -40,10 +41,15 @@ def _geometry(rows: int, inner: int, columns: int) -> ConvGeometry:
 
 
 def dense(
-    x: Array, w: Array, bias: Array | None, relu: bool, kept: KeptWeights | None = None
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    activation: Activation | None = None,
+    kept: KeptWeights | None = None,
 ) -> Array | None:
     """Return ``x`` (M, K) times ``w`` (K, N) plus ``bias``; None where BLAS should do it.
 
+    ``activation`` is applied as the kernel stores: of a kind of ``host.activations.FORWARD``.
     ``kept`` holds ``w``, if that does not change.
     """
     if not (_fits(x, w.shape[1], w.size) and w.flags.c_contiguous and _rows_together(x)):
@@ -51,7 +57,7 @@ def dense(
     y = np.empty((x.shape[0], w.shape[1]), x.dtype)
     g = _geometry(x.shape[0], *w.shape)
     packed = None if kept is None else kept.packed(1)
-    direct.conv_forward(x[None], w[None], bias, y[None], g, relu, packed)
+    direct.conv_forward(x[None], w[None], bias, y[None], g, activation, packed)
     return y
 
 
@@ -61,7 +67,7 @@ def gemm(a: Array, b: Array) -> Array | None:
         return None
     (rows, inner), columns = a.shape, b.shape[1]
     if _rows_together(a) and b.flags.c_contiguous:
-        return dense(a, b, None, False)
+        return dense(a, b, None)
     if _rows_together(a.T) and _rows_together(b) and _fits(a, columns, rows * columns):
         dw = np.empty((rows, columns), a.dtype)
         g = _geometry(inner, rows, columns)

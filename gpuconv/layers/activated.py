@@ -67,6 +67,15 @@ class Biased(Layer):
         y = x if fused is not None else function.apply(x)
         return y, ActivationGradient(function, self.bias, x, y)
 
+    def inferred(self, linear: Callable[[Activation | None], Array]) -> Array:
+        """Return the output of :meth:`activated` where nobody asks for a gradient.
+
+        Functions whose gradient needs their input are then fused too.
+        """
+        fused = self.activation.elementwise
+        y = linear(fused)
+        return y if fused is not None else self.activation.apply(y)
+
     def without_softmax(self) -> Layer | None:
         """Return a twin with the same parameters that gives logits, if this ends in a softmax."""
         if self.activation.name != "softmax":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from gpuconv.backends.base import Array
@@ -97,6 +98,10 @@ class ConvND(Spatial, Activated):
         )
         return (*output, self.filters)
 
+    def infer_channels_last(self, x: Array) -> Array:
+        problem = self._problem(x.shape)
+        return self.inferred(partial(ops.forward, x, self.kernel, self.bias_value(), problem))
+
     def infer_added(self, x: Array, residual: Array, activation: Activation | None) -> Array:
         """Return ``activation(convolution + bias + residual)``, for channels-last arrays.
 
@@ -117,7 +122,7 @@ class ConvND(Spatial, Activated):
         problem = self._problem(x.shape)
         kernel = self.kernel.value
         y, activation = self.activated(
-            lambda activation: ops.forward(x, self.kernel, self.bias_value(), problem, activation)
+            partial(ops.forward, x, self.kernel, self.bias_value(), problem)
         )
 
         def backward(dz: Array, input_gradient: bool = True) -> Array | None:

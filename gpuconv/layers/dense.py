@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from gpuconv.backends.base import Array
+from gpuconv.backends.functions import Activation
 from gpuconv.dispatch import engine_for
 from gpuconv.errors import ShapeError
 from gpuconv.geometry import as_int
@@ -58,15 +61,19 @@ class Dense(Activated):
         self.check_input_shape(input_shape)
         return (*input_shape[:-1], self.units)
 
+    def _linear(self, rows: Array) -> Callable[[Activation | None], Array]:
+        engine = engine_for(rows)
+        return partial(engine.dense, rows, self.kernel.prepared_by(engine), self.bias_value())
+
+    def infer(self, x: Array) -> Array:
+        y = self.inferred(self._linear(x.reshape(-1, x.shape[-1])))
+        return y.reshape(*x.shape[:-1], self.units)
+
     def run(self, x: Array, training: bool) -> tuple[Array, Backward]:
         engine = engine_for(x)
         kernel = self.kernel.value
         rows = x.reshape(-1, x.shape[-1])
-        y, activation = self.activated(
-            lambda activation: engine.dense(
-                rows, self.kernel.prepared_by(engine), self.bias_value(), activation
-            )
-        )
+        y, activation = self.activated(self._linear(rows))
 
         def backward(dy: Array, input_gradient: bool = True) -> Array | None:
             dz = activation(dy.reshape(-1, self.units))

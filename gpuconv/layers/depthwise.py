@@ -7,6 +7,7 @@ A depthwise convolution is a convolution with one input channel a group. Keras's
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from gpuconv import initializers, regularizers
@@ -96,12 +97,14 @@ class DepthwiseConvND(DepthwiseBase):
     def output_extents(self, extents: Extents, channels: int) -> Extents:
         return (*self.depthwise_extents(extents, channels), channels * self.depth_multiplier)
 
+    def infer_channels_last(self, x: Array) -> Array:
+        problem, kernel = self.depthwise_problem(x.shape), as_grouped(self.kernel.value)
+        return self.inferred(partial(ops.forward, x, kernel, self.bias_value(), problem))
+
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:
         problem = self.depthwise_problem(x.shape)
         kernel = as_grouped(self.kernel.value)
-        y, activation = self.activated(
-            lambda activation: ops.forward(x, kernel, self.bias_value(), problem, activation)
-        )
+        y, activation = self.activated(partial(ops.forward, x, kernel, self.bias_value(), problem))
 
         def backward(dz: Array, input_gradient: bool = True) -> Array | None:
             if self.kernel.trainable:

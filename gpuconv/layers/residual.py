@@ -86,10 +86,10 @@ class ConvAdd(Layer):
 
     def infer(self, x: Sequence[Array]) -> Array:
         image, residual = (channels_last(part, self.layer.channels_first) for part in x)
-        function = self.activation
-        y = self.layer.infer_added(image, residual, function.fused)
-        if function.fused is None and function.name != "linear":
-            y = function.apply(y)
+        fused = self.activation.elementwise
+        y = self.layer.infer_added(image, residual, fused)
+        if fused is None:
+            y = self.activation.apply(y)
         return from_channels_last(y, self.layer.channels_first)
 
     @classmethod

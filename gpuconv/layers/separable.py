@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from gpuconv import initializers, regularizers
@@ -71,14 +72,18 @@ class SeparableConvND(DepthwiseBase):
     def output_extents(self, extents: Extents, channels: int) -> Extents:
         return (*self.depthwise_extents(extents, channels), self.filters)
 
+    def infer_channels_last(self, x: Array) -> Array:
+        depthwise, pointwise = self._problems(x.shape)
+        between = ops.forward(x, as_grouped(self.depthwise_kernel.value), None, depthwise)
+        mixing, bias = self.pointwise_kernel.value, self.bias_value()
+        return self.inferred(partial(ops.forward, between, mixing, bias, pointwise))
+
     def run_channels_last(self, x: Array, training: bool) -> tuple[Array, Backward]:
         depthwise, pointwise = self._problems(x.shape)
         grouped, mixing = as_grouped(self.depthwise_kernel.value), self.pointwise_kernel.value
         between = ops.forward(x, grouped, None, depthwise)
         y, activation = self.activated(
-            lambda activation: ops.forward(
-                between, mixing, self.bias_value(), pointwise, activation
-            )
+            partial(ops.forward, between, mixing, self.bias_value(), pointwise)
         )
 
         def backward(dz: Array, input_gradient: bool = True) -> Array | None:

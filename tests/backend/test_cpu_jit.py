@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 
 import gpuconv as gc
 from gpuconv import ops
-from gpuconv.backends import cpu_jit_plans, cpu_probe, registry
+from gpuconv.backends import cpu_jit, cpu_jit_plans, cpu_probe, registry
 from gpuconv.backends.cpu_jit_plans import choose_way
+from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry
 from gpuconv.settings import config
 from gpuconv.testing import reference
+from gpuconv_kernels.host import activations as elementwise
 from gpuconv_kernels.host import winograd, winograd_cut, winograd_gradient
 from gpuconv_kernels.host.target import Host
 
@@ -200,3 +203,30 @@ def test_what_runs_where_nothing_can_be_compiled(monkeypatch):
     assert cpu_probe.probe_compiler().available
     monkeypatch.setattr(cpu_probe, "installed_version", lambda name: None)
     assert "numba is not installed" in cpu_probe.probe_compiler().reason
+
+
+@pytest.mark.parametrize("kind", sorted(elementwise.FORWARD))
+def test_activations_take_no_pass_of_their_own(kind, monkeypatch):
+    engine, function = registry.engine("cpu:jit"), Activation(kind, 0.3)
+    rng = np.random.default_rng(2)
+    config.winograd = 4
+
+    def values(*shape):
+        return 3 * rng.standard_normal(shape).astype("float32")
+
+    def none(y, bias, activation):
+        raise AssertionError("a pass over y")
+
+    x, w, bias = values(70, 64), values(64, 80), values(80)
+    calls = [partial(engine.dense, x, w, bias)]
+    for g in (layer(1, 16, 9, 24, 1), layer(2, 32, 12, 40), layer(2, 8, 9, 8, groups=8)):
+        x, w, bias, residual = (
+            values(*s) for s in (g.x_shape, g.w_shape, g.y_shape[-1:], g.y_shape)
+        )
+        calls.append(partial(engine.conv_forward, x, w, bias, g, PLENTY))
+        calls.append(partial(engine.conv_add_forward, x, w, bias, residual, g, PLENTY))
+    for call in calls:
+        expected = engine.activation(call(), function)
+        with monkeypatch.context() as patch:
+            patch.setattr(cpu_jit, "_finish", none)
+            np.testing.assert_array_equal(call(activation=function), expected)

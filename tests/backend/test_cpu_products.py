@@ -55,7 +55,4 @@ def test_rows_that_lie_apart_and_what_is_left_to_blas():
     assert cpu_products.gemm(wide[::2, ::2], b) is None  # numbers of a row apart
     assert cpu_products.gemm(a.astype("float64"), b) is None
     assert cpu_products.gemm(a.astype("int64"), b.astype("int64")) is None
-    assert (
-        cpu_products.dense(np.ones((64, 3000), "f4"), np.ones((3000, 2000), "f4"), None, False)
-        is None
-    )
+    assert cpu_products.dense(np.ones((64, 3000), "f4"), np.ones((3000, 2000), "f4"), None) is None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry, resolve_padding
 from gpuconv.testing import assert_close, assert_exact, reference
 from gpuconv.testing.cases import CONV_CASES, ConvCase, generator, small_integers
@@ -77,10 +78,11 @@ def untouched(memory: Any, size: int) -> bool:
 def three(g, x, w, bias, dy, relu=False) -> tuple[Any, Any, Any]:
     """The three operations, between canaries."""
     results = []
+    activation = Activation("relu") if relu else None
     inputs = [guarded(a) for a in (x, w, bias, dy)]
     (x, _), (w, _), (bias, _), (dy, _) = inputs
     for shape, call in (
-        (g.y_shape, lambda out: direct.conv_forward(x, w, bias, out, g, relu)),
+        (g.y_shape, lambda out: direct.conv_forward(x, w, bias, out, g, activation)),
         (g.x_shape, lambda out: direct.conv_backward_input(dy, w, out, g)),
         (g.w_shape, lambda out: weight_gradient.conv_backward_weight(dy, x, out, g)),
     ):

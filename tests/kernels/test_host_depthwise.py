@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from gpuconv.backends.functions import Activation
 from gpuconv.errors import ShapeError
 from gpuconv.geometry import ConvGeometry
 from gpuconv.testing import reference
@@ -77,7 +78,7 @@ def run(g, x, w, bias, dy, relu=False):
     """All three operations; what they write lies between canaries and held other numbers."""
     empty = [np.full(shape, 77, x.dtype) for shape in (g.y_shape, g.x_shape, g.w_shape)]
     with guarded(*empty) as (y, dx, dw):
-        depthwise.conv_forward(x, w, bias, y, g, relu)
+        depthwise.conv_forward(x, w, bias, y, g, Activation("relu") if relu else None)
         depthwise.conv_backward_input(dy, w, dx, g)
         depthwise.conv_backward_weight(dy, x, dw, g)
     return y, dx, dw

@@ -72,10 +72,10 @@ def both(g: ConvGeometry, name: str, dtype: str = "float32") -> tuple[Any, Any]:
     rng = generator(name)
     x, w, bias = (normal(rng, s, dtype) for s in (g.x_shape, g.w_shape, (g.out_channels,)))
     plain, packed = np.full((2, *g.y_shape), np.nan, dtype)
-    direct.conv_forward(x, w, bias, plain, g, True)
+    direct.conv_forward(x, w, bias, plain, g, Activation("relu"))
     unreadable = np.full_like(w, np.nan)
     kept = direct.pack_weights(w, g.groups)
-    direct.conv_forward(x, unreadable, bias, packed, g, True, kept)
+    direct.conv_forward(x, unreadable, bias, packed, g, Activation("relu"), kept)
     return plain, packed
 
 

@@ -93,7 +93,7 @@ def test_where_results_wait_for_the_last_chunk(
     g = square(1, 70, 7, 150, 3)
     x, w, bias, residual = numbers(g, "float32")
     y = np.full(g.y_shape, np.nan, "float32")
-    direct.conv_forward(x, w, bias, y, g, True, residual=residual)
+    direct.conv_forward(x, w, bias, y, g, Activation("relu"), residual=residual)
     plain = reference.conv(x, w, bias, padding=g.pads)
     assert_exact(y, np.maximum(plain + residual, 0))
 

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry
 from gpuconv.testing import assert_exact, reference
 from gpuconv.testing.guards import guarded
@@ -67,7 +68,7 @@ def three(g, x, w, bias, dy, m, relu=False):
     with guarded(x, w, bias, dy, *blank) as (x, w, bias, dy, y, dx, dw):
         for array in (x, w, bias, dy):
             array.flags.writeable = False
-        winograd.conv_forward(x, w, bias, y, g, relu, m)
+        winograd.conv_forward(x, w, bias, y, g, Activation("relu") if relu else None, m)
         winograd.conv_backward_input(dy, w, dx, g, m)
         gradient(dy, x, dw, g, m)
     return y, dx, dw
@@ -181,7 +182,7 @@ def test_views_of_any_strides():
     slices = np.repeat(dy, 2, axis=3)[..., ::2]
     for view in (planes, rows, backwards):
         y, dx, dw = (np.empty(s, np.float32) for s in (g.y_shape, g.x_shape, g.w_shape))
-        winograd.conv_forward(view, swapped, np.repeat(bias, 2)[::2], y, g, False, 4)
+        winograd.conv_forward(view, swapped, np.repeat(bias, 2)[::2], y, g, None, 4)
         winograd.conv_backward_input(slices, swapped, dx, g, 4)
         gradient(slices, view, dw, g, 4)
         for actual, want in zip((y, dx, dw), wanted, strict=True):
@@ -201,7 +202,7 @@ def test_relu_and_no_bias():
     assert (others >= 0).all()
     assert (others == 0).any()
     without = np.empty_like(y)
-    winograd.conv_forward(x, w, None, without, g, False, 4)
+    winograd.conv_forward(x, w, None, without, g, None, 4)
     three_zero, *_ = three(g, x, w, np.zeros_like(bias), dy, m=4)
     np.testing.assert_array_equal(without, three_zero)
 
@@ -223,7 +224,7 @@ def test_all_ways_of_cutting_give_the_same_bits(monkeypatch, count):
     x, w, bias, dy = values(g, np.float32)
     wanted, *_ = expected(g, x, w, bias, dy)
     y = np.empty_like(dy)
-    winograd.conv_forward(x, w, bias, y, g, False, 4)
+    winograd.conv_forward(x, w, bias, y, g, None, 4)
     assert_near(y, wanted, 4)
     plans = ways(g, 4, 2)
     assert any(p.cut.own for p in plans), "filters of every task"
@@ -237,7 +238,7 @@ def test_all_ways_of_cutting_give_the_same_bits(monkeypatch, count):
     for plan in plans if count == 2 else ways(g, 4, count)[::5]:
         monkeypatch.setattr(winograd, "best", lambda of, limit, plan=plan: plan)
         again = np.full_like(y, np.nan)
-        winograd.conv_forward(x, w, bias, again, g, False, 4)
+        winograd.conv_forward(x, w, bias, again, g, None, 4)
         assert again.tobytes() == y.tobytes(), plan
 
 
@@ -255,11 +256,11 @@ def test_the_bits_depend_neither_on_threads_nor_on_when_filters_are_transformed(
         set_threads(count)
         results.append(three(g, x, w, bias, dy, m=4))
         y, dx = np.empty_like(results[0][0]), np.empty_like(x)
-        winograd.conv_forward(x, w, bias, y, g, False, 4, limit=0)
+        winograd.conv_forward(x, w, bias, y, g, None, 4, limit=0)
         winograd.conv_backward_input(dy, w, dx, g, 4, limit=0)
         results.append((y, dx))
         y, dx = np.empty_like(y), np.empty_like(x)
-        winograd.conv_forward(x, w, bias, y, g, False, 4, kept=transform_weights(w, 4))
+        winograd.conv_forward(x, w, bias, y, g, None, 4, kept=transform_weights(w, 4))
         kept = transform_weights(w, 4, backward=True)
         winograd.conv_backward_input(dy, w, dx, g, 4, kept=kept)
         results.append((y, dx))
@@ -297,15 +298,16 @@ def test_a_residual_is_added_before_the_relu(relu, dtype):
         x, w, bias, residual = values(g, dtype)
         residual[0, 0, 0, 0], residual[-1, -1, -1, -1] = np.nan, np.inf
         plain = np.empty_like(residual)
-        winograd.conv_forward(x, w, bias, plain, g, False, 4)
+        winograd.conv_forward(x, w, bias, plain, g, None, 4)
         wanted = plain + residual
         if relu:
             wanted = np.where(wanted < 0, 0, wanted)
+        activation = Activation("relu") if relu else None
         for kept in (None, transform_weights(w, 4)):
             blank = np.full(g.y_shape, np.nan, dtype)
             with guarded(x, w, bias, residual, blank) as (a, b, c, r, y):
                 r.flags.writeable = False
-                winograd.conv_forward(a, b, c, y, g, relu, 4, kept, residual=r)
+                winograd.conv_forward(a, b, c, y, g, activation, 4, kept, residual=r)
             np.testing.assert_array_equal(y, wanted)
 
 
@@ -334,7 +336,7 @@ def test_workspace_is_what_is_allocated():
         x, w, bias, dy = values(g, np.float32)
         y, dx, dw = np.empty_like(dy), np.empty_like(x), np.empty_like(w)
         calls = {
-            "conv_forward": partial(winograd.conv_forward, x, w, bias, y, g, False, 4),
+            "conv_forward": partial(winograd.conv_forward, x, w, bias, y, g, None, 4),
             "conv_backward_input": partial(winograd.conv_backward_input, dy, w, dx, g, 4),
             "conv_backward_weight": partial(gradient, dy, x, dw, g, 4),
         }

@@ -44,8 +44,9 @@ def test_the_rows_are_what_they_claim() -> None:
     assert len({row.key for row in found}) == len(found)
     count = {part: sum(row.part == part for row in found) for part in cpu_workload.PARTS}
     assert count == {
-        "resnet50": 2 * 69, "mobilenetv2": 2 * 30, "vgg16": 3 * 27, "seed": 2 * 9, "deepbench": 33, "odd": 51,
-        "pooling": 14, "elementwise": 11, "training": 2, "inference": 2, "fit": 2,
+        "resnet50": 2 * 69, "mobilenetv2": 2 * 30, "vgg16": 3 * 27, "seed": 2 * 9,
+        "deepbench": 33, "odd": 51, "pooling": 14, "elementwise": 11,
+        "training": 2, "inference": 2, "fit": 2,
     }  # fmt: skip
     assert found[0].key == ("resnet50", "conv1 7x7/2", "forward", 8)
     assert found[-1].part == "vgg16"

@@ -20,8 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gpuconv_kernels.host.functions import derivatives
-from gpuconv_kernels.host.functions import functions as _functions
+from gpuconv_kernels.host.functions import derivatives, functions
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view
 from gpuconv_kernels.host.parallel import run, take
@@ -119,7 +118,7 @@ def define_unary(dtype: str, kind: str) -> Callable[..., None]:
     """Return the kernel as a plain function; see :func:`unary`."""
     itemsize, array, number = ITEMSIZE[dtype], view(dtype), np.dtype(dtype).type
     widen = wide_loops(dtype)
-    apply = inlined(_functions(dtype)[kind])
+    apply = inlined(functions(dtype)[kind])
 
     def activate(counter, tasks, x, y, alpha, size, piece):  # type: ignore[no-untyped-def]
         widen()
@@ -178,7 +177,7 @@ def define_biased(dtype: str, kind: str | None) -> Callable[..., None]:
     """Return the kernel as a plain function; see :func:`biased`."""
     itemsize, array, number = ITEMSIZE[dtype], view(dtype), np.dtype(dtype).type
     widen = wide_loops(dtype)
-    apply = inlined(_identity if kind is None else _functions(dtype)[kind])
+    apply = inlined(_identity if kind is None else functions(dtype)[kind])
 
     def add(counter, tasks, y, bias, alpha, size, width, piece):  # type: ignore[no-untyped-def]
         widen()

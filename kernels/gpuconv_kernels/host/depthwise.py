@@ -18,6 +18,10 @@ the taps that they have. The last group of a row is moved back and computes some
     7 pixels, padding 1             |-- 0 1 2 3 --|             lacks its first column
                                            |-- 3 4 5 6 --|      moved back, lacks its last column
 
+What follows the sums, a residual or an activation, is done to a group's pixels as soon as all of
+their channels are stored; a group that computes some of them once more begins with their sums. So
+both are of one task: no two tasks write the same result.
+
 backward_input is the same kernel, with the taps in reverse order: result ``q`` gathers from
 ``(q*step - before + t*dilation) / split`` wherever that is an integer inside of the source. Forward
 has ``split`` 1, backward_input has ``step`` 1 and splits by the stride: if that is 2, what one tap
@@ -47,12 +51,16 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from gpuconv_kernels.array.activations import Function
 from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host.depthwise_weights import conv_backward_weight
+from gpuconv_kernels.host.finishing import NOTHING, Finish, finish_of
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view, zeros
-from gpuconv_kernels.host.microkernel import RELU
+from gpuconv_kernels.host.microkernel_code import bounded, bounds
 from gpuconv_kernels.host.parallel import run, take
+from gpuconv_kernels.host.parts import call
+from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.sources import sources
 from gpuconv_kernels.host.target import ITEMSIZE, Host, host
 from gpuconv_kernels.host.vectors import (
@@ -77,6 +85,8 @@ _WHOLE, _LEFT, _RIGHT = range(3)
 """Which columns of a group lie inside: all; all but the first; all but the last."""
 _JOINED = tuple((pixels, side) for pixels in (8, 4) for side in (_WHOLE, _LEFT, _RIGHT))
 """The groups whose taps are joined."""
+_CASES = (*PIXELS, *(pixels for pixels, _ in _JOINED))
+"""How many pixels the cases of :func:`_sums` compute."""
 _WEIGHT_BYTES = 64 * 1024
 """Weights of a task; they stay in the L2 cache while its pixels stream by. Pixels whose channels
 are cut in parts come slower from memory."""
@@ -158,16 +168,25 @@ def covers(geometry: Any) -> bool:
 
 
 def conv_forward(
-    x: Array, w: Array, bias: Array | None, y: Array, geometry: Any, relu: bool = False
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    y: Array,
+    geometry: Any,
+    activation: Function | None = None,
+    residual: Array | None = None,
 ) -> None:
     """Write ``y`` (N, *out, F) from ``x`` (N, *in, C), ``w`` (*k, C/g, F), ``bias`` (F,) or None.
 
-    ``y`` is contiguous; the others may have any strides.
+    ``y`` is contiguous; the others may have any strides, but ``residual``, which is like ``y``: it
+    is added before the ``activation``, which is of a kind of ``activations.FORWARD``.
     """
     if y.size:
         w = np.ascontiguousarray(w)
         plan = _plan(geometry, y.dtype, False, host())
-        _gather(x, address(w), w.strides[:-1], bias, y, plan, relu)
+        finish = finish_of(name_of(y.dtype), activation, residual is not None)
+        added = 0 if residual is None else address(residual) - address(y)
+        _gather(x, address(w), w.strides[:-1], bias, y, plan, finish, added)
 
 
 def conv_backward_input(dy: Array, w: Array, dx: Array, geometry: Any) -> None:
@@ -189,7 +208,8 @@ def _gather(
     bias: Array | None,
     y: Array,
     plan: Plan,
-    relu: bool = False,
+    finish: Finish = NOTHING,
+    added: int = 0,
 ) -> None:
     if x.strides[-1] != x.itemsize:
         x = np.ascontiguousarray(x)
@@ -201,7 +221,8 @@ def _gather(
         w,
         address(bias),
         address(y),
-        RELU if relu else 0,
+        *finish,
+        added,
         *plan.tables,
         (x.strides[0], *three(x.strides[1:-1], 0)),
         (y.strides[0], *three(y.strides[1:-1], 0)),
@@ -245,9 +266,10 @@ def _plan(g: Any, dtype: Any, backward: bool, of: Host) -> Plan:
         groups = _apart_groups(split[2], each[2][1])
 
     weight_bytes = math.prod(taps) * mix.channels * width.channels * itemsize
-    chunk, parts = even(-(-channels // width.channels), max(1, _WEIGHT_BYTES // weight_bytes))
+    # The last channels are some of the steps before once more, so they belong to their task.
+    chunk, parts = even(channels // width.channels, max(1, _WEIGHT_BYTES // weight_bytes))
     chunk *= width.channels
-    span, spans = even(len(groups), _SPAN)
+    span, spans = _spans(groups, 1 if joins else split[2])
     lines = g.batch * output[0] * output[1] * spans * parts
     rows, bands = even(output[1], max(1, min(_ROWS, lines // _LEAST_TASKS)))
     tables = (each[0][0], each[1][0], each[2][0], groups)
@@ -293,6 +315,20 @@ def _joined_groups(form: Form, before: int, input: int, output: int) -> Array:
     return np.array(groups, np.int64).reshape(-1, 3)
 
 
+def _spans(groups: Array, split: int) -> tuple[int, int]:
+    """Cut a row into spans of so many groups each that no result is in two of them."""
+    count = len(groups)
+    first: dict[int, int] = {}  # the group that computes a result first
+    joint: set[int] = set()  # groups that share a result with one before them, and those between
+    for g, (q, case, _) in enumerate(groups.tolist()):
+        for p in range(_CASES[case]):
+            joint.update(range(first.setdefault(q + p * split, g) + 1, g + 1))
+    most, _ = even(count, _SPAN)
+    sizes = (s for s in range(most, most // 2, -1) if joint.isdisjoint(range(s, count, s)))
+    span = next(sizes, max(count, 1))
+    return span, -(-count // span)
+
+
 def _apart_groups(split: int, runs: Array) -> Array:
     """The same where taps are not joined: results that lie ``split`` apart, and no columns."""
     groups = []
@@ -326,13 +362,14 @@ def define(dtype: str, width: Width, form: Form, mix: Mix) -> Callable[..., None
     """
     sums = _sums(dtype, width, form, mix)
     together, itemsize = width.channels, ITEMSIZE[dtype]
-    apart, integers = len(PIXELS), view("int64")
+    apart, integers, pixels = len(PIXELS), view("int64"), _CASES
     read, group_of = mix.channels * itemsize, mix.filters
 
     def convolve(  # type: ignore[no-untyped-def]
-        counter, tasks, x, w, bias, y, finish, sources0, sources1, sources2, groups,
-        x_steps, y_steps, w_steps, sizes, cut,
+        counter, tasks, x, w, bias, y, finish, function, alpha, added, sources0, sources1,
+        sources2, groups, x_steps, y_steps, w_steps, sizes, cut,
     ):  # fmt: skip
+        # finish, function, alpha: a Finish; added: bytes from y to what is added before, or 0;
         # steps in bytes: (image, depth, height, width) of x and y; (depth, height, width) of w,
         # and from one number that a result's group reads to the next; cut: rows of a band, bands,
         # groups of a span, spans, channels of a part, parts
@@ -344,10 +381,11 @@ def define(dtype: str, width: Width, form: Form, mix: Mix) -> Callable[..., None
         line = np.empty((rows, k0 * k1, 2), np.int64)
         table = np.empty((rows, k0 * k1 * k2, 2), np.int64)
         lines, found = np.empty(rows, np.int64), np.empty(rows, np.int64)
+        stored = np.empty(rows * PIXELS[0], np.int64)
         task = take(counter)
         while task < tasks:
             first_channel = task % parts * chunk
-            last_channel = min(first_channel + chunk, channels)
+            last_channel = first_channel + chunk if task % parts + 1 < parts else channels
             rest = task // parts
             start = rest % spans * span
             stop = min(start + span, count)
@@ -404,6 +442,16 @@ def define(dtype: str, width: Width, form: Form, mix: Mix) -> Callable[..., None
                             corner + row * y_steps[2] + q * y_steps[3] + c * itemsize,
                             split * y_steps[3], bias + c * itemsize, finish, x_ahead, y_ahead,
                         )  # fmt: skip
+                if function:
+                    n = 0
+                    for row in range(here):
+                        for p in range(pixels[case]):
+                            stored[n] = corner + row * y_steps[2] + (q + p * split) * y_steps[3]
+                            n += 1
+                    call(
+                        function, stored.ctypes.data, n, first_channel * itemsize,
+                        last_channel - first_channel, added, alpha, 0, 0, 0, 0, 0, 0,
+                    )  # fmt: skip
             task = take(counter)
 
     return convolve
@@ -483,12 +531,10 @@ def _emit_sums(
                         sums[cell] = e.multiply_add(x, weights[t][n], sums[cell])
         return sums
 
-    b, zero = e.builder, e.constant(0.0)
     sums = e.loop(lines, [e.load(bias, n) for n in vectors] * pixels, line)
-    relu = b.icmp_signed("==", finish, e.integer(RELU))
+    limits = bounds(e.builder, e.vector, finish)
     for cell, value in enumerate(sums):
-        positive = b.select(b.fcmp_ordered("<", value, zero), zero, value)
         at = e.add(y, e.times(y_step, cell // e.vectors))
-        e.store(b.select(relu, positive, value), at, cell % e.vectors)
+        e.store(bounded(e.builder, value, limits), at, cell % e.vectors)
         if cell % e.vectors == 0:
             e.fetch(e.add(at, y_ahead), write=True)

@@ -15,7 +15,8 @@ A task is a block of pixels and some of the filters. Its weights are cut in chun
 L2 cache, packed, while all pixels of the block stream by, so that x and y come from memory as
 seldom as can be. Meanwhile the micro-kernel fetches the pixels of the tile that follows, and the
 lines that it will store to. Where a chunk does not hold all taps and channels, results wait in y.
-The sums begin with the bias; the last chunk stores them through a residual and ReLU::
+The sums begin with the bias; the last chunk stores them through a residual and ReLU or ReLU6, and
+other functions follow while a tile's results are still near::
 
     for a chunk of filters of the task:
         for a chunk of taps and channels:
@@ -23,6 +24,7 @@ The sums begin with the bias; the last chunk stores them through a residual and 
             for 6 pixels of the block:                       x and y from memory
                 for 64 filters of the chunk:                 x from L1, weights from L2
                     micro-kernel: 6 x 64 sums += chunk
+                after the last chunk: activation of the 6 pixels' results
 
 backward_input is the same kernel: each phase of the stride is a convolution of ``dy`` with some of
 the taps in reverse order, and its results lie ``stride`` apart in ``dx``; packing transposes the
@@ -46,6 +48,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuconv_kernels.array.activations import Function
 from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host import (
     few_channels,
@@ -53,6 +56,7 @@ from gpuconv_kernels.host import (
     few_channels_gradient,
     unreached,
 )
+from gpuconv_kernels.host.finishing import NOTHING, Finish, bounded, finish_of
 from gpuconv_kernels.host.kernel import Kernel, argument
 from gpuconv_kernels.host.memory import (
     address,
@@ -64,7 +68,6 @@ from gpuconv_kernels.host.memory import (
 )
 from gpuconv_kernels.host.microkernel import (
     DISTANCE,
-    RELU,
     multiply,
     pixel_kernel,
     rows_fetched,
@@ -94,7 +97,7 @@ _LEAST_PIXELS, _MOST_PIXELS = 96, 2048
 _TABLE_BYTES = 128 * 1024
 """Addresses of a block's pixels under the taps."""
 _TASKS_A_THREAD = 4
-_EXTENTS = 14
+_EXTENTS = 16
 """Numbers of a call before those that :func:`locating` reads: input, ..., steps of y."""
 
 
@@ -252,7 +255,7 @@ def conv_forward(
     bias: Array | None,
     y: Array,
     geometry: Any,
-    relu: bool = False,
+    activation: Function | None = None,
     packed: Array | None = None,
     residual: Array | None = None,
 ) -> None:
@@ -261,12 +264,12 @@ def conv_forward(
     ``w`` is contiguous, and so are the channels of ``x`` and the filters of ``y``; their other axes
     have any steps. ``packed`` is ``pack_weights(w, groups)``, if the caller has it; ``w`` is then
     not read, and the results have the same bits. ``residual``, an array of the shape and strides of
-    ``y``, is added before the ReLU.
+    ``y``, is added before the ``activation``, which is of a kind of ``activations.FORWARD``.
     """
     g = geometry
-    finish = RELU if relu else 0
+    finish = finish_of(name_of(y.dtype), activation)
     if residual is not None:
-        finish += address(residual) - address(y)
+        finish = finish._replace(bits=finish.bits + address(residual) - address(y))
     if few_channels.pays(g):
         few_channels_forward.conv_forward(x, w, bias, y, g, finish, packed, host())
         return
@@ -301,7 +304,7 @@ def conv_backward_input(dy: Array, w: Array, dx: Array, geometry: Any) -> None:
             (t[1] - t[0]) * step if len(t) > 1 else 0 for t, step in zip(taps, steps, strict=True)
         ]
         w_steps = (first, *along, 1, g.out_channels, filters)
-        _convolve(dy, w, None, part, phase.geometry, w_steps, 0)
+        _convolve(dy, w, None, part, phase.geometry, w_steps, NOTHING)
 
 
 def _convolve(
@@ -311,7 +314,7 @@ def _convolve(
     y: Array,
     g: Any,
     w_steps: tuple[int, ...],
-    finish: int,
+    finish: Finish,
     packed: Array | None = None,
 ) -> None:
     if y.size == 0:
@@ -332,7 +335,7 @@ def _convolve(
         0 if bias is None else address(bias),
         address(y),
         address(nothing),
-        finish,
+        *finish,
         *sizes,
         (x.strides[0], *three(x.strides[1:-1], 0)),
         (y.strides[0], *three(y.strides[1:-1], 0)),
@@ -397,14 +400,15 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
 
     def convolve(  # type: ignore[no-untyped-def]
         counter, tasks, micro_kernel, locate, pack, x, w, kept, bias, y, zeros, finish,
-        sizes, input, output, stride, dilation, before, kernel, x_steps, y_steps, w_steps, cut,
-        offsets,
+        function, alpha, sizes, input, output, stride, dilation, before, kernel, x_steps, y_steps,
+        w_steps, cut, offsets,
     ):  # fmt: skip
-        # locate, pack: addresses of parts; kept: all weights, packed, or 0; sizes: (images,
-        # channels of a group, filters of a group, groups); steps in bytes for x and y: (image,
-        # depth, height, width); in numbers for w: (first, depth, height, width, channel, filter,
-        # group); cut: (pixels of a block, filters of a part, parts, filters of a chunk, its taps,
-        # its channels, rows of the micro-kernel, its columns); offsets: as of _offsets
+        # locate, pack: addresses of parts; kept: all weights, packed, or 0; finish, function,
+        # alpha: a Finish; sizes: (images, channels of a group, filters of a group, groups); steps
+        # in bytes for x and y: (image, depth, height, width); in numbers for w: (first, depth,
+        # height, width, channel, filter, group); cut: (pixels of a block, filters of a part, parts,
+        # filters of a chunk, its taps, its channels, rows of the micro-kernel, its columns);
+        # offsets: as of _offsets
         images, channels, filters, groups = sizes
         block, part, parts, chunk_filters, chunk_taps, chunk_channels, rows, width = cut
         taps = kernel[0] * kernel[1] * kernel[2]
@@ -508,7 +512,7 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                                             word(targets, m) + shift,
                                             word(places, i * rows + m) + shift + added,
                                             used,
-                                            finish & RELU,
+                                            finish,
                                         )
                                 if used < width:
                                     for m in range(rows_here):
@@ -517,6 +521,12 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                                             word(targets, m) + shift,
                                             used * itemsize,
                                         )
+                            if last and function:
+                                call(
+                                    function, places + 8 * i * rows, rows_here,
+                                    (of_group * filters + f) * itemsize, f_end - f, 0, alpha,
+                                    0, 0, 0, 0, 0, 0,
+                                )  # fmt: skip
             task = take(counter)
 
     at_once, add = rows_fetched(dtype), _add(dtype)
@@ -526,12 +536,11 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
 
 @functools.cache
 def _add(dtype: str) -> Any:
-    number, put, zero = number_at(dtype), put_at(dtype), np.dtype(dtype).type(0)
+    number, put, inside = number_at(dtype), put_at(dtype), bounded(dtype)
 
-    def add(to, source, count, relu):  # type: ignore[no-untyped-def]
+    def add(to, source, count, finish):  # type: ignore[no-untyped-def]
         """What the micro-kernel does to its sums at the end, for some of them in memory."""
         for i in range(count):
-            total = number(to, i) + number(source, i)
-            put(to, i, zero if relu and total <= zero else total)
+            put(to, i, inside(number(to, i) + number(source, i), finish))
 
     return inlined(add)

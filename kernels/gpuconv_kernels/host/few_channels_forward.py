@@ -34,6 +34,7 @@ from numba.extending import intrinsic
 
 from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host.few_channels import copy_lines
+from gpuconv_kernels.host.finishing import Finish
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, copy, put_at
 from gpuconv_kernels.host.microkernel import most_vectors, rows_for, vectors_for
@@ -81,8 +82,8 @@ class Cut:
 
 
 @functools.lru_cache(maxsize=1024)
-def cut(g: Any, dtype: str, of: Host, count: int) -> Cut:
-    """Cut a ``ConvGeometry`` for ``count`` threads."""
+def cut(g: Any, dtype: str, of: Host, count: int, whole: bool = False) -> Cut:
+    """Cut a ``ConvGeometry`` for ``count`` threads; ``whole``: tasks have whole lines."""
     itemsize = ITEMSIZE[dtype]
     width = width_for(g.out_channels, dtype, of, most_vectors(of))
     blocks = -(-g.out_channels // width.channels)
@@ -96,7 +97,7 @@ def cut(g: Any, dtype: str, of: Host, count: int) -> Cut:
     reached = (lines - 1) * stride[1] + (k1 - 1) * dilation[1] + 1
     of_tile = k0 * reached * rows * stride[2] * g.in_channels * itemsize
     most = min(planes * bands * tiles // wanted, _COPIED_BYTES // max(of_tile, 1))
-    of_stretch, stretches = even(tiles, max(most, min(4, tiles)))
+    of_stretch, stretches = even(tiles, tiles if whole else max(most, min(4, tiles)))
     pixels = min(of_stretch * rows, g.output[-1])
     across = (pixels - 1) * stride[2] + k2
     offsets = offsets_of(
@@ -111,7 +112,10 @@ def cut(g: Any, dtype: str, of: Host, count: int) -> Cut:
 
 
 def workspace_bytes(geometry: Any, dtype: str) -> int:
-    """Bytes that :func:`conv_forward` needs beyond its arrays."""
+    """Bytes that :func:`conv_forward` needs beyond its arrays.
+
+    With an activation that is a function of ``finishing``, copied lines are whole ones: some more.
+    """
     if not math.prod(geometry.y_shape):
         return 0
     c = cut(geometry, dtype, host(), threads())
@@ -125,19 +129,20 @@ def conv_forward(
     bias: Array | None,
     y: Array,
     geometry: Any,
-    finish: int,
+    finish: Finish,
     packed: Array | None,
     of: Host,
 ) -> None:
     """Write ``y`` (N, *out, F) from ``x`` (N, *in, C), ``w`` (*k, C, F) and ``bias`` (F,).
 
-    As :func:`direct.conv_forward`, where ``packed`` comes from; ``finish``: see
-    :func:`microkernel.pixel_kernel`.
+    As :func:`direct.conv_forward`, where ``packed`` comes from; ``y`` is contiguous. To the bits of
+    ``finish`` the distance of a residual is added, see :func:`microkernel.pixel_kernel`.
     """
     if y.size == 0:
         return
     g, dtype = geometry, name_of(y.dtype)
-    c = cut(g, dtype, of, threads())
+    # Tasks that share pixels may both store them, but not both apply a function to them.
+    c = cut(g, dtype, of, threads(), finish.function != 0)
     of_pixel = g.in_channels * y.itemsize
     in_place = g.pads[-1] == (0, 0) and x.strides[-2] == of_pixel
     kept = g.out_channels  # filters that follow each other
@@ -154,7 +159,7 @@ def conv_forward(
         address(w),
         0 if bias is None else address(bias),
         address(y),
-        finish,
+        *finish,
         (g.in_channels, g.out_channels, kept, int(in_place)),
         (c.width.channels, c.blocks, c.lines, c.bands, c.pixels, c.stretches),
         three(g.input, 1),
@@ -179,12 +184,13 @@ def define(dtype: str) -> Callable[..., None]:
     itemsize, put = ITEMSIZE[dtype], put_at("int64")
 
     def convolve(  # type: ignore[no-untyped-def]
-        counter, tasks, micro_kernel, x, w, bias, y, finish,
+        counter, tasks, micro_kernel, x, w, bias, y, finish, function, alpha,
         sizes, cut, input, output, stride, dilation, before, kernel, x_steps, y_steps, offsets,
     ):  # fmt: skip
-        # sizes: (channels, filters, how many of them follow each other in w, whether x is read in
-        # place); cut: (filters of a block, blocks, lines of a band, bands, pixels of a stretch,
-        # stretches); steps in bytes: (image, depth, height, width); offsets: as of Cut
+        # finish, function, alpha: a Finish; sizes: (channels, filters, how many of them follow each
+        # other in w, whether x is read in place); cut: (filters of a block, blocks, lines of a
+        # band, bands, pixels of a stretch, stretches); steps in bytes: (image, depth, height,
+        # width); offsets: as of Cut
         channels, filters, kept, in_place = sizes
         width, blocks, lines, bands, pixels, stretches = cut
         steps = kernel[0] * kernel[1] * kernel[2] * channels
@@ -244,6 +250,11 @@ def define(dtype: str) -> Callable[..., None]:
                     call(
                         micro_kernel, table, met, block * of_block, pixels, line + f, y_steps[3],
                         start + f, finish, 0, 0, 0, 0,
+                    )  # fmt: skip
+                if function:
+                    put(table, 0, line)
+                    call(
+                        function, table, 1, 0, pixels * filters, 0, alpha, 0, 0, 0, 0, 0, 0,
                     )  # fmt: skip
             task = take(counter)
 

@@ -79,6 +79,18 @@ def put_at(dtype: str) -> Any:
     return put_at
 
 
+@intrinsic
+def _float_of(typing_context, bits):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.bitcast(arguments[0], REAL["float64"])
+
+    return types.float64(types.intp), generate
+
+
+float_of: Any = _float_of
+"""``float_of(bits)``: the float64 whose bits an integer has, inside a kernel."""
+
+
 def _kinds(dtype: str) -> tuple[Any, ir.Type]:
     return (types.int64, INT) if dtype == "int64" else (NUMBER[dtype], REAL[dtype])
 

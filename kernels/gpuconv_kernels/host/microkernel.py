@@ -33,6 +33,7 @@ from numba.extending import intrinsic
 
 from gpuconv_kernels.host.microkernel_code import DISTANCE as DISTANCE
 from gpuconv_kernels.host.microkernel_code import RELU as RELU
+from gpuconv_kernels.host.microkernel_code import SIX as SIX
 from gpuconv_kernels.host.microkernel_code import UNROLLED, ChannelKernel, PixelKernel
 from gpuconv_kernels.host.parts import call, part
 from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host
@@ -80,8 +81,8 @@ def pixel_kernel(dtype: str, host: Host, rows: int, vectors: int) -> int:
     - ``c``: address of a table of the addresses of the rows of results; ``c_shift`` is added.
     - ``bias``: address of what the sums begin with, a whole row of it; if ``accumulate``, they
       begin with what the results hold.
-    - ``finish``: 0, or ``RELU``, plus the distance from the results to numbers that are added to
-      the sums before; 0: none.
+    - ``finish``: ``RELU``, ``SIX``, both or neither, plus the distance from the results to numbers
+      that are added to the sums before; 0: none.
 
     Whole vectors of ``b`` and ``bias`` are read, and whole rows of results are read and written.
     Where there are fewer results, callers let the rest point to memory of their own.

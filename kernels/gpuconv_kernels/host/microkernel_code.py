@@ -6,6 +6,7 @@ the CPU does not have into ones that it has.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from llvmlite import ir
@@ -15,12 +16,33 @@ from gpuconv_kernels.host.vectors import fetch_line
 
 RELU = 1
 """Of ``finish``: negative sums become 0 when they are stored; NaN stays."""
+SIX = 2
+"""Of ``finish``: sums above 6 become 6."""
 DISTANCE = -4
 """Of ``finish``: the bits of a distance in bytes, a multiple of the numbers' size."""
 UNROLLED = 4
 """Steps of a pass of the inner loop."""
 
 Sums = dict[tuple[int, int], ir.Value]
+
+
+def bounds(builder: ir.IRBuilder, vector: ir.VectorType, finish: ir.Value) -> list[ir.Value]:
+    """Vectors of the least and the largest number that ``finish`` leaves, for :func:`bounded`."""
+
+    def either(bit: int, bound: float) -> ir.Value:
+        is_set = builder.icmp_signed("!=", builder.and_(finish, INT(bit)), INT(0))
+        none = math.inf if bound else -math.inf
+        given, none = (ir.Constant(vector, [value] * vector.count) for value in (bound, none))
+        return builder.select(is_set, given, none)
+
+    return [either(RELU, 0.0), either(SIX, 6.0)]
+
+
+def bounded(builder: ir.IRBuilder, value: ir.Value, bounds: Sequence[ir.Value]) -> ir.Value:
+    """A vector whose numbers are not beyond the bounds; NaN stays. Two instructions."""
+    low, high = bounds
+    value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
+    return builder.select(builder.fcmp_ordered(">", value, high), high, value)
 
 
 class _MicroKernel:
@@ -248,7 +270,7 @@ class PixelKernel(_MicroKernel):
         return rows, b.add(self.b, b.mul(segment, b_segment)), ahead
 
     def _finished(self, sums: Sums) -> Sums:
-        """What is stored: the sums and what is added to them, or its positive part."""
+        """What is stored: the sums and what is added to them, or the nearest within bounds."""
         b = self.builder
         start, add, added = b.block, *(b.append_basic_block(n) for n in ("add", "added"))
         distance = b.and_(self.finish, self._int(DISTANCE))
@@ -259,17 +281,15 @@ class PixelKernel(_MicroKernel):
         b.branch(added)
         b.position_at_end(added)
         sums = self._either(sums, start, total, add)
-        start, relu, store = b.block, *(b.append_basic_block(n) for n in ("relu", "store"))
-        is_relu = b.and_(self.finish, self._int(RELU))
-        b.cbranch(b.icmp_signed("!=", is_relu, self._int(0)), relu, store)
-        b.position_at_end(relu)
-        positive = {}
-        for cell, value in sums.items():
-            negative = b.fcmp_ordered("<=", value, self._zeros())
-            positive[cell] = b.select(negative, self._zeros(), value)
+        start, bound, store = b.block, *(b.append_basic_block(n) for n in ("bound", "store"))
+        has_bounds = b.and_(self.finish, self._int(RELU | SIX))
+        b.cbranch(b.icmp_signed("!=", has_bounds, self._int(0)), bound, store)
+        b.position_at_end(bound)
+        limits = bounds(b, self.vector, self.finish)
+        inside = {cell: bounded(b, value, limits) for cell, value in sums.items()}
         b.branch(store)
         b.position_at_end(store)
-        return self._either(sums, start, positive, relu)
+        return self._either(sums, start, inside, bound)
 
 
 class ChannelKernel(_MicroKernel):

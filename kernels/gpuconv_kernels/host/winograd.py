@@ -54,11 +54,14 @@ from typing import Any
 
 import numpy as np
 
+from gpuconv_kernels.array.activations import Function
 from gpuconv_kernels.host import winograd_gradient
+from gpuconv_kernels.host.finishing import NOTHING, Finish, bounded, finish_of
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, number_at, put_at, zeros
-from gpuconv_kernels.host.microkernel import RELU, multiply, pixel_kernel, rows_for
+from gpuconv_kernels.host.microkernel import multiply, pixel_kernel, rows_for
 from gpuconv_kernels.host.parallel import run, take
+from gpuconv_kernels.host.parts import call
 from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.spinning import add, patience
 from gpuconv_kernels.host.target import ITEMSIZE, Host, host
@@ -152,7 +155,7 @@ def conv_forward(
     bias: Array | None,
     y: Array,
     geometry: Any,
-    relu: bool,
+    activation: Function | None,
     m: int,
     kept: Array | None = None,
     limit: int | None = None,
@@ -164,14 +167,14 @@ def conv_forward(
         x, w, bias: of any strides; of the dtype of ``y``; ``bias`` may be None.
         y: C-contiguous.
         geometry: one that :func:`supports` has nothing against.
-        relu: whether negative results become 0.
+        activation: of a kind of ``activations.FORWARD``, or None.
         m: extent of a tile: 2, 4 or 6.
         kept: ``transform_weights(w, m)``, if the caller has it; ``w`` is then not read.
         limit: bytes that should not be exceeded: filters and patches are transformed again and
             again, if that does not take much longer; see :func:`winograd_cut.best`.
-        residual: like ``y``; it is added before the ReLU.
+        residual: like ``y``; it is added before the activation.
     """
-    finish = RELU if relu else 0
+    finish = finish_of(name_of(y.dtype), activation)
     _convolve(x, w, bias, y, geometry, finish, m, kept, limit, False, residual)
 
 
@@ -189,7 +192,7 @@ def conv_backward_input(
     ``kept`` is ``transform_weights(w, m, backward=True)``.
     """
     flipped = geometry.backward_input_phases[0].geometry
-    _convolve(dy, w, None, dx, flipped, 0, m, kept, limit, True)
+    _convolve(dy, w, None, dx, flipped, NOTHING, m, kept, limit, True)
 
 
 def _convolve(
@@ -198,7 +201,7 @@ def _convolve(
     bias: Array | None,
     y: Array,
     g: Any,
-    finish: int,
+    finish: Finish,
     m: int,
     kept: Array | None,
     limit: int | None,
@@ -227,7 +230,7 @@ def _convolve(
         address(given),
         address(y),
         address(nothing),
-        finish,
+        *finish,
         0 if residual is None else address(residual) - address(y),
         pixel_kernel(dtype, of, rows, c.vectors),
         (rows, c.vectors),
@@ -273,16 +276,19 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
     tile_out, add_pixels = transform_output(dtype, host, m), add_residual(dtype, host, m)
     filters_in = transform_block(dtype, host, m)
     number, put, zero = number_at(dtype), put_at(dtype), np.dtype(dtype).type(0)
+    inside = bounded(dtype)
     word, put_word = number_at("int64"), put_at("int64")
     apart_bytes = 8 * _APART
 
     def convolve(  # type: ignore[no-untyped-def]
-        counter, tasks, x, w, kept, bias, y, zeros, finish, added, kernel,
-        tile, sizes, extents, grid, x_steps, y_steps, w_steps, cut, steps, memory, offsets, words,
+        counter, tasks, x, w, kept, bias, y, zeros, finish, function, alpha, added,
+        kernel, tile, sizes, extents, grid, x_steps, y_steps, w_steps, cut, steps, memory, offsets,
+        words,
     ):  # fmt: skip
-        # added: bytes from y to what is added, or 0; kernel: address of the micro-kernel; tile:
-        # (its rows, its vectors); sizes: (images, channels, filters); extents: (input height,
-        # width, output height, width); grid: (rows of tiles, tiles in a row, padding above, left);
+        # finish, function, alpha: a Finish; added: bytes from y to what is added, or 0; kernel:
+        # address of the micro-kernel; tile: (its rows, its vectors); sizes: (images, channels,
+        # filters); extents: (input height, width, output height, width); grid: (rows of tiles,
+        # tiles in a row, padding above, left);
         # steps in bytes: (image, height, width), w_steps: (first, tap, channel, filter); cut:
         # (tiles of a group, groups, groups together, filters of a block, of a part, channels of a
         # span, of a chunk, channels held, whether tasks have filters of their own, channels and
@@ -461,9 +467,13 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                                                     place = to + shift + j * itemsize
                                                     if more:
                                                         value += number(place + more, 0)
-                                                        if finish and value < zero:
-                                                            value = zero
+                                                        value = inside(value, finish)
                                                     put(place, 0, value)
+                                    if function:
+                                        call(
+                                            function, places, pixels, f * itemsize, used, 0, alpha,
+                                            0, 0, 0, 0, 0, 0,
+                                        )  # fmt: skip
                             if span < channels:
                                 products += product_bytes
                         if not kept and not own:

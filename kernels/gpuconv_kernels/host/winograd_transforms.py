@@ -31,7 +31,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gpuconv_kernels.host.microkernel import RELU
+from gpuconv_kernels.host.microkernel_code import bounded, bounds
 from gpuconv_kernels.host.target import INT, ITEMSIZE, REAL, Host
 
 POINTS = {
@@ -115,7 +115,7 @@ def transform_filter(dtype: str, host: Host, m: int) -> Any:
 def transform_output(dtype: str, host: Host, m: int) -> Any:
     """Return ``f(products, step, table, shift, bias, finish)``: ``A^T M A``, plus ``bias``.
 
-    ``table`` holds the addresses of ``m * m`` pixels; ``finish`` is 0 or ``microkernel.RELU``.
+    ``table`` holds the addresses of ``m * m`` pixels; ``finish``: ``RELU``, ``SIX``, both or none.
     """
     return _transform(dtype, host, transposed(matrices(m).a), to_table=True, finished=True)
 
@@ -186,7 +186,7 @@ def add_residual(dtype: str, host: Host, m: int) -> Any:
 
     To what ``transform_output`` has stored at the addresses of ``table``, each ``shift`` bytes
     further, is added what lies ``distance`` bytes from there. Pixels at the address ``outside`` are
-    in no image, and nothing lies at a distance from them. ``finish`` is 0 or ``microkernel.RELU``.
+    in no image, and nothing lies at a distance from them. ``finish``: as above.
     """
 
     @intrinsic
@@ -290,12 +290,9 @@ class _Plane:
         return total
 
     def finished(self, value: ir.Value, bias: ir.Value, finish: ir.Value) -> ir.Value:
-        """``value + bias``, or its positive part; NaN stays."""
+        """``value + bias``, within the bounds of ``finish``."""
         b = self.builder
-        value = b.fadd(value, bias)
-        zero = self._constant(Fraction(0))
-        positive = b.select(b.fcmp_ordered("<", value, zero), zero, value)
-        return b.select(b.icmp_signed("==", finish, ir.Constant(INT, RELU)), positive, value)
+        return bounded(b, b.fadd(value, bias), bounds(b, self.vector, finish))
 
     def interleaved(self, first: ir.Value, second: ir.Value, upper: int) -> ir.Value:
         """The lower or upper halves of two vectors, their numbers in turn."""
