@@ -12,7 +12,7 @@ from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry, resolve_padding
 from gpuconv.testing import assert_close, assert_exact, reference
 from gpuconv.testing.cases import CONV_CASES, ConvCase, generator, small_integers
-from gpuconv_kernels.host import direct, few_channels, weight_gradient
+from gpuconv_kernels.host import direct, few_channels, few_channels_gradient, weight_gradient
 from gpuconv_kernels.host.target import Host
 from gpuconv_kernels.threads import set_threads
 
@@ -138,6 +138,9 @@ def test_every_width_of_vectors(monkeypatch, host):
         square(1, 40, 23, 16, 3, stride=2, pad=1),  # several blocks of pixels
         square(1, 3, 19, 24, 5, stride=2, pad=2),  # taps as channels
         square(3, 24, 8, 36, 3, pad=1, groups=2),
+        square(1, 20, 7, 77, 1),  # the last filters in narrower vectors
+        square(1, 3, 7, 230, 3, pad=1, groups=1),
+        square(2, 14, 5, 160, 1, groups=2),
         ConvGeometry(1, 6, 7, (3, 250), (2, 3), (1, 1), (1, 1), ((0, 1), (2, 0)), 1),  # long lines
         ConvGeometry(1, 4, 5, (6, 6), (3, 3), (1, 1), (1, 1), ((-1, 2), (2, -1)), 1),
         ConvGeometry(3, 1, 1, (1,), (2,), (1,), (1,), ((0, 1),), 1),  # one pixel an image
@@ -153,6 +156,37 @@ def test_taps_of_few_channels_are_taken_for_channels():
     assert few_channels.pays(square(1, 3, 9, 4, 3, pad=1))
     assert not few_channels.pays(square(1, 64, 9, 4, 3, pad=1))
     assert not few_channels.pays(square(1, 3, 9, 4, 1))
+
+
+def test_products_are_scattered_where_that_is_less_work():
+    pays = few_channels_gradient.pays
+    assert pays(square(1, 3, 112, 64, 7, stride=2, pad=3), "float32")
+    assert pays(square(1, 3, 32, 32, 3, pad=1), "float32")
+    assert not pays(square(1, 64, 56, 64, 3, pad=1), "float32")
+    assert not pays(square(1, 16, 40, 16, 7, pad=3), "float32")
+    assert not pays(square(1, 3, 32, 32, 1), "float32")
+    assert not pays(square(1, 6, 32, 32, 3, pad=1, groups=2), "float32")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "g",
+    [
+        square(2, 20, 7, 50, 5),  # a border as wide as the image
+        square(1, 13, 9, 9, 3, stride=2, pad=1),
+        square(1, 40, 5, 3, 3, pad=2),
+        ConvGeometry(2, 21, 8, (4, 9), (3, 4), (2, 1), (2, 1), ((1, 3), (2, 0)), 1),
+    ],
+    ids=lambda g: f"{g.in_channels}-{g.out_channels}-{g.input}",
+)
+def test_scattered_products_of_any_number_of_channels(g, dtype):
+    _, w, _, dy = integers(g, dtype, f"scattered-{g.in_channels}")
+    (dy, of_dy), (w, of_w) = guarded(dy), guarded(w)
+    dx, memory = guarded(np.full(g.x_shape, np.nan, dtype))
+    few_channels_gradient.conv_backward_input(dy, w, dx, g)
+    assert_exact(dx, reference.conv_backward_input(dy, w, g.x_shape, **words(g)))
+    for guard, inside in ((memory, dx), (of_dy, dy), (of_w, w)):
+        assert untouched(guard, inside.size)
 
 
 def test_relu_where_results_are_stored():

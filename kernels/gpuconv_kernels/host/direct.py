@@ -16,7 +16,8 @@ L2 cache, packed, while all pixels of the block stream by, so that x and y come 
 seldom as can be. Meanwhile the micro-kernel fetches the pixels of the tile that follows, and the
 lines that it will store to. Where a chunk does not hold all taps and channels, results wait in y.
 The sums begin with the bias; the last chunk stores them through a residual and ReLU or ReLU6, and
-other functions follow while a tile's results are still near::
+other functions follow while a tile's results are still near. The last filters have a narrower
+micro-kernel, which leaves lanes out that are none::
 
     for a chunk of filters of the task:
         for a chunk of taps and channels:
@@ -56,7 +57,7 @@ from gpuconv_kernels.host import (
     few_channels_gradient,
     unreached,
 )
-from gpuconv_kernels.host.finishing import NOTHING, Finish, bounded, finish_of
+from gpuconv_kernels.host.finishing import NOTHING, Finish, finish_of
 from gpuconv_kernels.host.kernel import Kernel, argument
 from gpuconv_kernels.host.memory import (
     address,
@@ -67,12 +68,12 @@ from gpuconv_kernels.host.memory import (
     zeros,
 )
 from gpuconv_kernels.host.microkernel import (
-    DISTANCE,
+    LEFT_OUT,
     multiply,
     pixel_kernel,
     rows_fetched,
     rows_for,
-    vectors_for,
+    vectors_across,
 )
 from gpuconv_kernels.host.packing import packing
 from gpuconv_kernels.host.parallel import run, take
@@ -83,7 +84,6 @@ from gpuconv_kernels.host.target import (
     LINE,
     Host,
     host,
-    inlined,
     second_level_cache,
 )
 from gpuconv_kernels.host.windows import locating, pixel_words, place_words
@@ -97,7 +97,7 @@ _LEAST_PIXELS, _MOST_PIXELS = 96, 2048
 _TABLE_BYTES = 128 * 1024
 """Addresses of a block's pixels under the taps."""
 _TASKS_A_THREAD = 4
-_EXTENTS = 16
+_EXTENTS = 17
 """Numbers of a call before those that :func:`locating` reads: input, ..., steps of y."""
 
 
@@ -106,13 +106,14 @@ class Cut:
     """How the work is cut.
 
     Attributes:
-        vectors: of filters that are computed together.
+        vectors, last: of filters that are computed together, and of the last of a group.
         pixels, blocks: of a block, and how many of them.
         part, parts: filters of a task, a multiple of the vectors' lanes, and how many parts.
         filters, taps, channels: of a chunk of the weights; ``filters`` as ``part``.
     """
 
     vectors: int
+    last: int
     pixels: int
     blocks: int
     part: int
@@ -134,7 +135,7 @@ def cut(
     count: int,
 ) -> Cut:
     """Cut a product of pixels x (taps, channels) x filters for ``count`` threads."""
-    vectors = vectors_for(filters, dtype, of)
+    vectors, last = vectors_across(filters, dtype, of)
     width, rows = vectors * of.lanes(dtype), rows_for(vectors, of)
     widths = -(-filters // width)
     blocks, parts = _tasks(pixels, taps, channels, filters, groups, widths, count)
@@ -146,6 +147,7 @@ def cut(
     )
     return Cut(
         vectors,
+        last,
         block,
         -(-pixels // block),
         part * width,
@@ -217,7 +219,7 @@ def _workspace_bytes(g: Any, dtype: str) -> int:
 
 def backward_input_workspace_bytes(geometry: Any, dtype: str) -> int:
     """Bytes that :func:`conv_backward_input` needs beyond its arrays."""
-    if few_channels.pays(geometry):
+    if few_channels_gradient.pays(geometry, dtype):
         return few_channels_gradient.workspace_bytes(geometry, dtype)
     phases = [p.geometry for p in geometry.backward_input_phases if p.geometry is not None]
     return max((_workspace_bytes(g, dtype) for g in phases), default=0)
@@ -236,16 +238,19 @@ def pack_weights(w: Array, groups: int) -> Array:
     numbers, but for zeros that fill up the last filters of each group.
     """
     dtype, filters = name_of(w.dtype), w.shape[-1] // groups
-    width = vectors_for(filters, dtype, host()) * host().lanes(dtype)
-    steps, blocks = w.size // max(w.shape[-1], 1), -(-filters // width)
-    packed = aligned(groups * blocks * steps * width, dtype)
-    if filters % width:
+    lanes = host().lanes(dtype)
+    steps, width = w.size // max(w.shape[-1], 1), vectors_across(filters, dtype, host())[0] * lanes
+    room = -(-filters // lanes) * lanes
+    packed = aligned(groups * room * steps, dtype)
+    if filters % lanes:
         packed.fill(0)
-    source = w.reshape(steps, groups, filters)
-    target = packed.reshape(groups, blocks, steps, width)  # steps: taps and channels
-    for block in range(blocks):
-        some = source[:, :, block * width : (block + 1) * width]
-        target[:, block, :, : some.shape[2]] = some.transpose(1, 0, 2)
+    source = w.reshape(steps, groups, filters)  # steps: taps and channels
+    of_groups = packed.reshape(groups, steps * room)
+    for first in range(0, filters, width):
+        here = min(width, room - first)
+        target = of_groups[:, first * steps : (first + here) * steps].reshape(groups, steps, here)
+        some = source[:, :, first : first + here]
+        target[:, :, : some.shape[2]] = some.transpose(1, 0, 2)
     return packed
 
 
@@ -283,7 +288,7 @@ def conv_forward(
 def conv_backward_input(dy: Array, w: Array, dx: Array, geometry: Any) -> None:
     """Write ``dx`` (N, *in, C) from ``dy`` (N, *out, F) and ``w`` (*k, C/g, F), as above."""
     g = geometry
-    if few_channels.pays(g):
+    if few_channels_gradient.pays(g, name_of(dx.dtype)):
         few_channels_gradient.conv_backward_input(dy, w, dx, g)
         return
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
@@ -322,11 +327,11 @@ def _convolve(
     dtype = name_of(y.dtype)
     c, of = _cut_of(g, dtype), host()
     nothing = zeros(g.in_channels * y.itemsize)
-    micro_kernel, sizes, pieces, offsets = _numbers_of(g, c, dtype, of)
+    micro_kernels, sizes, pieces, offsets = _numbers_of(g, c, dtype, of)
     run(
         _kernel(dtype, of),
         c.blocks * g.groups * c.parts,
-        micro_kernel,
+        *micro_kernels,
         locating(),
         packing(dtype, of),
         address(x),
@@ -357,21 +362,25 @@ def _numbers_of(g: Any, c: Cut, dtype: str, of: Host) -> tuple[Any, ...]:
         three([lo for lo, _ in g.pads], 0),
         three(g.kernel, 1),
     )
-    rows, width = rows_for(c.vectors, of), c.vectors * of.lanes(dtype)
-    pieces = (c.pixels, c.part, c.parts, c.filters, c.taps, c.channels, rows, width)
-    return pixel_kernel(dtype, of, rows, c.vectors), sizes, pieces, _offsets(g, c, dtype, of)
+    rows, lanes = rows_for(c.vectors, of), of.lanes(dtype)
+    left_out = -(g.out_channels // g.groups) % lanes * LEFT_OUT
+    pieces = (
+        *(c.pixels, c.part, c.parts, c.filters, c.taps, c.channels),
+        *(rows, c.vectors * lanes, c.last * lanes, left_out),
+    )
+    kernels = tuple(pixel_kernel(dtype, of, rows, v) for v in (c.vectors, c.last))
+    return kernels, sizes, pieces, _offsets(g, c, dtype, of)
 
 
 def _offsets(g: Any, c: Cut, dtype: str, of: Host) -> tuple[int, ...]:
     """Where in a thread's memory its parts begin; at last the size of all.
 
     The addresses of channels (tile, tap, row), and of results; taps that meet the input (tile, and
-    one by one), and how many of them come before a tap; what ``locating`` needs; results beside
-    y's filters, or no pixel's, and the addresses of a tile's with such; what the sums begin with;
-    where taps begin in the weights; packed weights.
+    one by one), and how many of them come before a tap; what ``locating`` needs; what the sums
+    begin with; where taps begin in the weights; packed weights.
     """
     itemsize, taps = ITEMSIZE[dtype], math.prod(g.kernel)
-    rows, width = rows_for(c.vectors, of), c.vectors * of.lanes(dtype)
+    rows = rows_for(c.vectors, of)
     tiles = -(-c.pixels // rows)
     return offsets_of(
         [
@@ -380,8 +389,6 @@ def _offsets(g: Any, c: Cut, dtype: str, of: Host) -> tuple[int, ...]:
             8 * tiles * taps,
             8 * tiles * (taps + 1),
             8 * pixel_words(c.pixels, taps),
-            rows * width * itemsize,
-            8 * rows,
             c.part * itemsize,
             8 * taps,
             c.taps * c.channels * c.filters * itemsize,
@@ -399,7 +406,7 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
     itemsize = ITEMSIZE[dtype]
 
     def convolve(  # type: ignore[no-untyped-def]
-        counter, tasks, micro_kernel, locate, pack, x, w, kept, bias, y, zeros, finish,
+        counter, tasks, micro_kernel, last_kernel, locate, pack, x, w, kept, bias, y, zeros, finish,
         function, alpha, sizes, input, output, stride, dilation, before, kernel, x_steps, y_steps,
         w_steps, cut, offsets,
     ):  # fmt: skip
@@ -407,22 +414,24 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
         # alpha: a Finish; sizes: (images, channels of a group, filters of a group, groups); steps
         # in bytes for x and y: (image, depth, height, width); in numbers for w: (first, depth,
         # height, width, channel, filter, group); cut: (pixels of a block, filters of a part, parts,
-        # filters of a chunk, its taps, its channels, rows of the micro-kernel, its columns);
-        # offsets: as of _offsets
+        # filters of a chunk, its taps, its channels, rows of the micro-kernel, its columns, those
+        # of the last of a group, how many of these are left out); offsets: as of _offsets
         images, channels, filters, groups = sizes
-        block, part, parts, chunk_filters, chunk_taps, chunk_channels, rows, width = cut
+        block, part, parts, chunk_filters, chunk_taps, chunk_channels = cut[:6]
+        rows, width, last_width, left_out = cut[6:]
+        last_filter = (filters - 1) // width * width  # of the last micro-kernel
         taps = kernel[0] * kernel[1] * kernel[2]
         pixels = images * output[0] * output[1] * output[2]
         table_end = 8 * (-(-block // rows) - 1) * taps * rows  # its last tile
-        memory = np.empty(offsets[9 if kept else 10] + LINE, np.uint8)
-        located = -1
+        memory = np.empty(offsets[7 if kept else 8] + LINE, np.uint8)
+        located = tiles_here = -1
         task = take(counter)
         while task < tasks:
             # In the loop: memory is freed where the compiler sees an array for the last time.
             at = -(-memory.ctypes.data // LINE) * LINE
             table, places, order, upto = at, at + offsets[1], at + offsets[2], at + offsets[3]
-            pixel, rest, targets = at + offsets[4], at + offsets[5], at + offsets[6]
-            start, from_tap, packed = at + offsets[7], at + offsets[8], at + offsets[9]
+            pixel, start = at + offsets[4], at + offsets[5]
+            from_tap, packed = at + offsets[6], at + offsets[7]
             # Tasks of one block follow each other: its x stays in the cache.
             of_filters, of_group = task % parts, task // parts % groups
             at_block = task // (parts * groups)
@@ -434,6 +443,12 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                     locate, counter + extents, x, y, zeros, first, here, rows,
                     table, order, upto, pixel, places,
                 )  # fmt: skip
+                tiles_here = -(-here // rows)
+                for i in range(here, tiles_here * rows):  # the last tile: its last pixel, again
+                    put(places, i, word(places, here - 1))
+                    for t in range(taps):
+                        to = i + (tiles_here - 1) * (taps - 1) * rows + t * rows
+                        put(table, to, word(table, to - 1))
                 t = 0
                 for t0 in range(kernel[0]):
                     for t1 in range(kernel[1]):
@@ -441,7 +456,6 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                             far = t0 * w_steps[1] + t1 * w_steps[2] + t2 * w_steps[3]
                             put(from_tap, t, w_steps[0] + far)
                             t += 1
-            tiles_here = -(-here // rows)
             first_filter = of_filters * part
             end_filter = min(first_filter + part, filters)
             clear(start, part * itemsize)
@@ -456,91 +470,67 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                         count = min(chunk_channels, channels - c)
                         steps = taps_here * count
                         if kept:  # a chunk of some channels has one tap
-                            across = taps * channels * width * itemsize
-                            blocks_before = of_group * (-(-filters // width)) + f // width
+                            across = taps * channels * itemsize
                             skipped = tap * (channels - count) + c
-                            of_chunk = kept + blocks_before * across + skipped * width * itemsize
+                            of_group_here = of_group * (last_filter + last_width) + f
+                            of_chunk = kept + of_group_here * across
+                            last_chunk = of_chunk + (last_filter - f) * across
+                            of_chunk += skipped * width * itemsize
+                            last_chunk += skipped * last_width * itemsize
+                            across *= width
                         else:
                             across = steps * width * itemsize
-                            of_chunk = packed - tap * count * width * itemsize
+                            skipped = tap * count
+                            of_chunk = packed - skipped * width * itemsize
+                            last_chunk = packed + (last_filter - f) // width * across
+                            offset = c * w_steps[4] + f * w_steps[5] + of_group * w_steps[6]
                             call(
-                                pack, packed, w, from_tap + 8 * tap, taps_here, count, f_end - f,
-                                width, c * w_steps[4] + f * w_steps[5] + of_group * w_steps[6],
+                                pack, packed, w, from_tap + 8 * tap, taps_here, count,
+                                min(f_end, last_filter) - f, width, offset,
                                 w_steps[4], w_steps[5], 0, 0,
                             )  # fmt: skip
-                        last = tap + taps_here == taps and c + count == channels
+                            if last_filter < f_end:
+                                call(
+                                    pack, last_chunk, w, from_tap + 8 * tap, taps_here, count,
+                                    filters - last_filter, last_width,
+                                    offset + (last_filter - f) * w_steps[5],
+                                    w_steps[4], w_steps[5], 0, 0,
+                                )  # fmt: skip
+                            last_chunk -= skipped * last_width * itemsize
+                        ends = tap + taps_here == taps and c + count == channels
                         for i in range(tiles_here):
-                            rows_here = min(rows, here - i * rows)
                             of_tile = 8 * i * taps * rows
                             of_next = min(of_tile + 8 * taps * rows, table_end)
                             before_tap = word(upto, i * (taps + 1) + tap)
                             after_taps = word(upto, i * (taps + 1) + tap + taps_here)
+                            fetched, weights = 0, of_chunk
                             for f_at in range(f, f_end, width):
-                                shift = (of_group * filters + f_at) * itemsize
-                                used = min(width, filters - f_at)
-                                whole = used == width and rows_here == rows
-                                added = finish & DISTANCE if last else 0
-                                if not whole:
-                                    for m in range(rows):
-                                        target = rest + m * width * itemsize - shift
-                                        if m < rows_here:
-                                            place = word(places, i * rows + m)
-                                            if used == width:
-                                                target = place
-                                            elif tap + c:
-                                                copy(target + shift, place + shift, used * itemsize)
-                                        put(targets, m, target)
-                                fetched = (f_at - f) // width * at_once
+                                is_last = f_at == last_filter
                                 multiply(
-                                    micro_kernel,
+                                    last_kernel if is_last else micro_kernel,
                                     table + of_tile,
                                     order + 8 * (i * taps + before_tap),
                                     after_taps - before_tap,
                                     (of_group * channels + c) * itemsize,
                                     table + of_next + 8 * (fetched if fetched < rows else 0),
-                                    of_chunk + (f_at - f) // width * across,
+                                    last_chunk if is_last else weights,
                                     count,
-                                    places + 8 * i * rows if whole else targets,
-                                    shift,
+                                    places + 8 * i * rows,
+                                    (of_group * filters + f_at) * itemsize,
                                     start + (f_at - first_filter) * itemsize,
-                                    tap + c,
-                                    finish if last and (whole or not added) else 0,
+                                    (1 if tap + c else 0) + (left_out if is_last else 0),
+                                    finish if ends else 0,
                                 )
-                                if added and not whole:
-                                    for m in range(rows_here):
-                                        add(
-                                            word(targets, m) + shift,
-                                            word(places, i * rows + m) + shift + added,
-                                            used,
-                                            finish,
-                                        )
-                                if used < width:
-                                    for m in range(rows_here):
-                                        copy(
-                                            word(places, i * rows + m) + shift,
-                                            word(targets, m) + shift,
-                                            used * itemsize,
-                                        )
-                            if last and function:
+                                fetched += at_once
+                                weights += across
+                            if ends and function:
                                 call(
-                                    function, places + 8 * i * rows, rows_here,
+                                    function, places + 8 * i * rows, min(rows, here - i * rows),
                                     (of_group * filters + f) * itemsize, f_end - f, 0, alpha,
                                     0, 0, 0, 0, 0, 0,
                                 )  # fmt: skip
             task = take(counter)
 
-    at_once, add = rows_fetched(dtype), _add(dtype)
+    at_once = rows_fetched(dtype)
     extents, word, put = argument(_EXTENTS), number_at("int64"), put_at("int64")
     return convolve
-
-
-@functools.cache
-def _add(dtype: str) -> Any:
-    number, put, inside = number_at(dtype), put_at(dtype), bounded(dtype)
-
-    def add(to, source, count, finish):  # type: ignore[no-untyped-def]
-        """What the micro-kernel does to its sums at the end, for some of them in memory."""
-        for i in range(count):
-            put(to, i, inside(number(to, i) + number(source, i), finish))
-
-    return inlined(add)

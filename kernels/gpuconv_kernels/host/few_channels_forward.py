@@ -37,7 +37,7 @@ from gpuconv_kernels.host.few_channels import copy_lines
 from gpuconv_kernels.host.finishing import Finish
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, copy, put_at
-from gpuconv_kernels.host.microkernel import most_vectors, rows_for, vectors_for
+from gpuconv_kernels.host.microkernel import most_vectors, rows_for, vectors_across
 from gpuconv_kernels.host.microkernel_code import PixelKernel, Sums
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.parts import call, part
@@ -145,9 +145,10 @@ def conv_forward(
     c = cut(g, dtype, of, threads(), finish.function != 0)
     of_pixel = g.in_channels * y.itemsize
     in_place = g.pads[-1] == (0, 0) and x.strides[-2] == of_pixel
-    kept = g.out_channels  # filters that follow each other
+    kept = last = g.out_channels  # filters that follow each other; the last ones
     if packed is not None:
-        w, kept = packed, vectors_for(g.out_channels, dtype, of) * of.lanes(dtype)
+        w = packed
+        kept, last = (v * of.lanes(dtype) for v in vectors_across(g.out_channels, dtype, of))
     micro_kernel = line_kernel(
         dtype, of, c.width, c.rows, g.stride[-1] * of_pixel, g.kernel[-1] * g.in_channels
     )
@@ -160,7 +161,7 @@ def conv_forward(
         0 if bias is None else address(bias),
         address(y),
         *finish,
-        (g.in_channels, g.out_channels, kept, int(in_place)),
+        (g.in_channels, g.out_channels, kept, last, int(in_place)),
         (c.width.channels, c.blocks, c.lines, c.bands, c.pixels, c.stretches),
         three(g.input, 1),
         three(g.output, 1),
@@ -188,10 +189,10 @@ def define(dtype: str) -> Callable[..., None]:
         sizes, cut, input, output, stride, dilation, before, kernel, x_steps, y_steps, offsets,
     ):  # fmt: skip
         # finish, function, alpha: a Finish; sizes: (channels, filters, how many of them follow each
-        # other in w, whether x is read in place); cut: (filters of a block, blocks, lines of a
-        # band, bands, pixels of a stretch, stretches); steps in bytes: (image, depth, height,
-        # width); offsets: as of Cut
-        channels, filters, kept, in_place = sizes
+        # other in w, and of the last ones, whether x is read in place); cut: (filters of a block,
+        # blocks, lines of a band, bands, pixels of a stretch, stretches); steps in bytes: (image,
+        # depth, height, width); offsets: as of Cut
+        channels, filters, kept, last, in_place = sizes
         width, blocks, lines, bands, pixels, stretches = cut
         steps = kernel[0] * kernel[1] * kernel[2] * channels
         of_pixel = channels * itemsize
@@ -209,8 +210,10 @@ def define(dtype: str) -> Callable[..., None]:
                 f = min(block * width, filters - width)
                 end = f + width
                 while f < end:
-                    count = min(end - f, kept - f % kept)
-                    at = (f // kept * steps + step) * kept + f % kept
+                    skipped = f // kept * kept
+                    beside = last if skipped + kept >= filters else kept
+                    count = min(end - f, skipped + beside - f)
+                    at = skipped * steps + step * beside + f - skipped
                     copy(to, w + at * itemsize, count * itemsize)
                     to += count * itemsize
                     f += count

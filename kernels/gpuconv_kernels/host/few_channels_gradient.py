@@ -1,11 +1,12 @@
 """backward_input where the input has few channels: products first, then added where they belong.
 
-Gathering, as direct.py does, leaves most lanes of a vector empty if there are 3 channels. So it is
-done the other way around: a pixel of dy times all weights is what it adds to its whole window, and
-the numbers of a line of taps follow each other in dx::
+Gathering, as direct.py does, leaves most lanes of a vector empty if there are 3 channels, and near
+the ends of a line it multiplies zeros. Where that is more work, it is done the other way around: a
+pixel of dy times all weights is what it adds to its whole window, and the numbers of a line of taps
+follow each other in dx::
 
-    dy, 14 pixels       weights, packed           products          a line of dx
-    of 64 filters       64 x (7 lines of 7*3)     14 x 147          r g b r g b r g b ...
+    dy, 12 pixels       weights, packed           products          a line of dx
+    of 64 filters       64 x (7 lines of 7*3)     12 x 147          r g b r g b r g b ...
     +---------+        +--------+--------+       +----+----+--      |--- 21 ---|  += pixel 0
     |         |   x    | line 0 | line 1 | .. =  | 21 | 21 |   -->      |--- 21 ---|     1
     +---------+        +--------+--------+       +----+----+--      2 pixels further
@@ -14,8 +15,8 @@ A task is a range of lines of one image of dx, which are summed with their paddi
 own, and copied to dx at the end; the lines of dy that reach into two ranges are multiplied for
 both. Each number is summed in a fixed order.
 
-Limits: as few_channels.py. Known as GEMM and col2im, here a tile at a time, so that neither
-products nor sums leave the caches.
+Limits: one group, and taps of a line that follow each other. Known as GEMM and col2im, here a tile
+at a time, so that neither products nor sums leave the caches.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.device.spatial import three
+from gpuconv_kernels.host.few_channels import MAX_CHANNELS
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, copy, zeros
 from gpuconv_kernels.host.microkernel import multiply, pixel_kernel, rows_for, vectors_for
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import name_of
-from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, host
+from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, host, second_level_cache
 from gpuconv_kernels.host.vectors import SHORT, Emitter, Width
 from gpuconv_kernels.threads import threads
 
@@ -44,6 +46,36 @@ Array = Any
 
 _SUM_BYTES = 128 * 1024
 """Lines of dx that a task sums, with their padding: a part of the L2 cache."""
+_ADDED, _LOOKED_UP = 25, 12
+"""What it costs to add a vector of products, whose neighbours have just been written, and to begin
+with a tap of a pixel when gathering: in products of vectors, as measured."""
+
+
+@functools.lru_cache(maxsize=1024)
+def pays(geometry: Any, dtype: str) -> bool:
+    """Whether :func:`conv_backward_input` can be used, and is expected to be faster."""
+    g, lanes = geometry, host().lanes(dtype)
+    if g.groups > 1 or g.kernel[-1] == 1 or g.dilation[-1] > 1 or min(g.pads[-1]) < 0:
+        return False
+    weights = math.prod(g.w_shape) * ITEMSIZE[dtype]  # packed whole, beside these
+    if g.in_channels > MAX_CHANNELS and weights > second_level_cache() // 4:
+        return False
+    lines, run = math.prod(g.kernel[:-1]), g.kernel[-1] * g.in_channels
+    products = g.out_channels * -(-lines * run // lanes) + _ADDED * lines * -(-run // lanes)
+    met = g.input[-1] * g.kernel[-1] / g.stride[-1] * math.prod(map(_met, *_lines(g)))
+    gathered = met * (g.out_channels * -(-g.in_channels // lanes) + _LOOKED_UP)
+    return bool(math.prod(g.output) * products < gathered)
+
+
+def _lines(g: Any) -> tuple[Any, ...]:
+    before = [lo for lo, _ in g.pads[:-1]]
+    return g.input[:-1], g.output[:-1], g.kernel[:-1], g.stride[:-1], g.dilation[:-1], before
+
+
+def _met(extent: int, outputs: int, taps: int, stride: int, dilation: int, before: int) -> int:
+    """How many pairs of an output and a tap meet the input, in one dimension."""
+    firsts = (p * stride - before for p in range(outputs))
+    return sum(0 <= first + t * dilation < extent for first in firsts for t in range(taps))
 
 
 def _line_numbers(g: Any, lanes: int) -> int:
@@ -138,10 +170,11 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
         step = stride[2] * channels * itemsize
         products = np.empty(rows * across * width + LINE // itemsize, number)
         sums = np.empty(lines * pitch, number)
-        table, targets, order = (
+        table, targets, order, met = (
             np.empty(rows, numbers),
             np.empty(rows, numbers),
             np.zeros(1, numbers),
+            np.empty(2 * kernel[0] * kernel[1], numbers),
         )
         for m in range(rows):
             targets[m] = products.ctypes.data + m * across * width * itemsize
@@ -153,14 +186,18 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
             clear(sums.ctypes.data, (end - first) * pitch * itemsize)
             for o0 in range(output[0]):
                 for o1 in range(output[1]):
-                    reached = False
+                    lines_met = 0
                     for t in range(kernel[0] * kernel[1]):
                         q0 = o0 * stride[0] + t // kernel[1] * dilation[0] - before[0]
                         q1 = o1 * stride[1] + t % kernel[1] * dilation[1] - before[1]
+                        at = q0 * input[1] + q1
                         inside = 0 <= q0 < input[0] and 0 <= q1 < input[1]
-                        if inside and first <= q0 * input[1] + q1 < end:
-                            reached = True
-                    if not reached:
+                        if inside and first <= at < end:
+                            met[2 * lines_met] = sums.ctypes.data + (at - first) * pitch * itemsize
+                            of_line = products.ctypes.data + t * run_length * itemsize
+                            met[2 * lines_met + 1] = of_line
+                            lines_met += 1
+                    if not lines_met:
                         continue
                     line = dy + image * dy_steps[0] + o0 * dy_steps[1] + o1 * dy_steps[2]
                     for o2 in range(0, output[2], rows):
@@ -174,18 +211,10 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                                 packed + block * filters * width * itemsize, filters,
                                 targets.ctypes.data, block * width * itemsize, zeros, 0, 0,
                             )  # fmt: skip
-                        for t in range(kernel[0] * kernel[1]):
-                            q0 = o0 * stride[0] + t // kernel[1] * dilation[0] - before[0]
-                            q1 = o1 * stride[1] + t % kernel[1] * dilation[1] - before[1]
-                            at = q0 * input[1] + q1
-                            inside = 0 <= q0 < input[0] and 0 <= q1 < input[1]
-                            if inside and first <= at < end:
-                                to = sums.ctypes.data + (at - first) * pitch * itemsize
-                                add_runs(
-                                    to + o2 * step, step,
-                                    products.ctypes.data + t * run_length * itemsize,
-                                    across * width * itemsize, here, run_length,
-                                )  # fmt: skip
+                        add_runs(
+                            met.ctypes.data, lines_met, o2 * step, step,
+                            across * width * itemsize, here, run_length,
+                        )  # fmt: skip
             for at in range(first, end):
                 source = sums.ctypes.data + ((at - first) * pitch + before[2] * channels) * itemsize
                 to = (
@@ -207,38 +236,51 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
 
 
 def _add_runs(dtype: str, host: Host) -> Any:
-    """Return ``add(to, to_step, source, source_step, runs, count)``: runs of numbers, added.
+    """Return ``add(met, lines, shift, step, source_step, runs, count)``: runs of numbers, added.
 
-    Whole vectors are read and written; behind a run stays what was there.
+    ``met`` is the address of two words for each of the ``lines`` that a pixel's products are added
+    to: where in the sums, to which ``shift`` is added, and its run in the products. The next
+    pixel's lie ``step`` and ``source_step`` bytes further. Pixel by pixel, not line by line: the
+    next run of a line covers a part of the last one, and a load that covers parts of two stores
+    waits until both are in the cache. Whole vectors are read and written; behind a run stays what
+    was there.
     """
 
     @intrinsic
-    def add(typing_context, to, to_step, source, source_step, runs, count):  # type: ignore[no-untyped-def]
+    def add(typing_context, met, lines, shift, step, source_step, runs, count):  # type: ignore[no-untyped-def]
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             e = Emitter(builder, dtype, Width(host.lanes(dtype), 1))
-            to, to_step, source, source_step, runs, count = arguments
+            met, lines, shift, step, source_step, runs, count = arguments
             lanes = ir.VectorType(SHORT, e.lanes)
             places = ir.Constant(lanes, list(range(e.lanes)))
             vectors = builder.sdiv(e.add(count, e.lanes - 1), e.integer(e.lanes))
 
             def run_body(run: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
-                to_run, source_run = state
+                to_shift, source_shift = state
 
-                def vector_body(n: ir.Value, nothing: list[ir.Value]) -> list[ir.Value]:
-                    at = e.times(n, e.lanes * e.itemsize)
-                    left = builder.trunc(builder.sub(count, e.times(n, e.lanes)), SHORT)
-                    used = builder.icmp_signed("<", places, e.splat(left))
-                    place = e.add(to_run, at)
-                    value = builder.select(used, e.load(e.add(source_run, at)), e.constant(0.0))
-                    e.store(builder.fadd(e.load(place), value), place)
+                def line_body(line: ir.Value, nothing: list[ir.Value]) -> list[ir.Value]:
+                    entry = e.add(met, e.times(line, 16))
+                    to_run = e.add(e.word(entry), to_shift)
+                    source_run = e.add(e.word(e.add(entry, 8)), source_shift)
+
+                    def vector_body(n: ir.Value, nothing: list[ir.Value]) -> list[ir.Value]:
+                        at = e.times(n, e.lanes * e.itemsize)
+                        left = builder.trunc(builder.sub(count, e.times(n, e.lanes)), SHORT)
+                        used = builder.icmp_signed("<", places, e.splat(left))
+                        place = e.add(to_run, at)
+                        value = builder.select(used, e.load(e.add(source_run, at)), e.constant(0.0))
+                        e.store(builder.fadd(e.load(place), value), place)
+                        return nothing
+
+                    e.loop(vectors, [], vector_body)
                     return nothing
 
-                e.loop(vectors, [], vector_body)
-                return [e.add(to_run, to_step), e.add(source_run, source_step)]
+                e.loop(lines, [], line_body)
+                return [e.add(to_shift, step), e.add(source_shift, source_step)]
 
-            e.loop(runs, [to, source], run_body)
+            e.loop(runs, [shift, e.integer(0)], run_body)
             return context.get_dummy_value()
 
-        return types.void(*(types.intp,) * 6), generate
+        return types.void(*(types.intp,) * 7), generate
 
     return add

@@ -32,13 +32,15 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.host.microkernel_code import DISTANCE as DISTANCE
+from gpuconv_kernels.host.microkernel_code import LEFT_OUT as LEFT_OUT
 from gpuconv_kernels.host.microkernel_code import RELU as RELU
 from gpuconv_kernels.host.microkernel_code import SIX as SIX
 from gpuconv_kernels.host.microkernel_code import UNROLLED, ChannelKernel, PixelKernel
 from gpuconv_kernels.host.parts import call, part
 from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host
 
-_MOST_ROWS = 14
+_MOST_PIXELS, _MOST_CHANNELS = 12, 14
+"""Of the rows. Each pixel has an address of its own, and a CPU some 14 registers for addresses."""
 
 
 def most_vectors(host: Host) -> int:
@@ -47,8 +49,16 @@ def most_vectors(host: Host) -> int:
 
 
 def rows_for(vectors: int, host: Host) -> int:
-    """Rows of the micro-kernel with so many vectors: as many as the registers hold."""
-    return min(_MOST_ROWS, (host.registers - 1 - vectors) // vectors)
+    """Rows of a :func:`pixel_kernel` of so many vectors: sums in three quarters of the registers.
+
+    With more, numbers that the loop needs come to lie in memory.
+    """
+    return min(_MOST_PIXELS, host.registers * 3 // 4 // vectors)
+
+
+def channel_rows_for(vectors: int, host: Host) -> int:
+    """Rows of a :func:`channel_kernel` of so many vectors: as many as the registers hold."""
+    return min(_MOST_CHANNELS, (host.registers - 1 - vectors) // vectors)
 
 
 def vectors_for(columns: int, dtype: str, host: Host) -> int:
@@ -56,6 +66,18 @@ def vectors_for(columns: int, dtype: str, host: Host) -> int:
     lanes = host.lanes(dtype)
     candidates = range(1, most_vectors(host) + 1)
     return min(candidates, key=lambda v: (-(-columns // (v * lanes)) * v, -v))
+
+
+def vectors_across(columns: int, dtype: str, host: Host) -> tuple[int, int]:
+    """Vectors across the micro-kernel for so many columns, and across the last one.
+
+    Where the last may be another, no vectors but the last lane's are computed for nothing. Few
+    micro-kernels then, all as wide as each other: narrow ones broadcast numbers for less use.
+    """
+    vectors = max(1, -(-columns // host.lanes(dtype)))
+    several = -(-vectors // most_vectors(host))
+    across = -(-vectors // several)
+    return across, vectors - (several - 1) * across
 
 
 def rows_fetched(dtype: str) -> int:
@@ -80,12 +102,13 @@ def pixel_kernel(dtype: str, host: Host, rows: int, vectors: int) -> int:
     - ``b``: address of the vectors of all segments, each of ``steps`` rows, without gaps.
     - ``c``: address of a table of the addresses of the rows of results; ``c_shift`` is added.
     - ``bias``: address of what the sums begin with, a whole row of it; if ``accumulate``, they
-      begin with what the results hold.
+      begin with what the results hold. Plus ``LEFT_OUT`` times the lanes of the last vector that
+      are no results: these are neither read nor written.
     - ``finish``: ``RELU``, ``SIX``, both or neither, plus the distance from the results to numbers
       that are added to the sums before; 0: none.
 
-    Whole vectors of ``b`` and ``bias`` are read, and whole rows of results are read and written.
-    Where there are fewer results, callers let the rest point to memory of their own.
+    Whole vectors of ``b`` and ``bias`` are read. Where there are fewer results than rows, several
+    rows may be the same one: sums are stored when all results have been read.
 
     Compiled by itself, with distances that are constants: that spares the loop a pointer for each
     row and step, and its callers are compiled once.

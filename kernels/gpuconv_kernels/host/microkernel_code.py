@@ -6,13 +6,14 @@ the CPU does not have into ones that it has.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
 from gpuconv_kernels.host.target import INT, ITEMSIZE, LINE, REAL, Host
-from gpuconv_kernels.host.vectors import fetch_line
+from gpuconv_kernels.host.vectors import SHORT, fetch_line
 
 RELU = 1
 """Of ``finish``: negative sums become 0 when they are stored; NaN stays."""
@@ -20,6 +21,8 @@ SIX = 2
 """Of ``finish``: sums above 6 become 6."""
 DISTANCE = -4
 """Of ``finish``: the bits of a distance in bytes, a multiple of the numbers' size."""
+LEFT_OUT = 2**32
+"""Of ``accumulate``: as often as there are lanes in the last vector that are no results."""
 UNROLLED = 4
 """Steps of a pass of the inner loop."""
 
@@ -83,10 +86,14 @@ class _MicroKernel:
         """Emit the whole kernel, whose arguments these are."""
         raise TypeError(f"{type(self).__name__} must define _emit")
 
+    def _row(self, rows: list[ir.Value], m: int) -> ir.Value:
+        """The address of a row's number, of ``rows`` that are carried along."""
+        raise TypeError(f"{type(self).__name__} must define _row")
+
     def _all_steps(
         self, rows: list[ir.Value], b_first: ir.Value, ahead: ir.Value, sums: Sums
     ) -> Sums:
-        """Several steps at a time, then those that are left."""
+        """Several steps at a time, then those that are left; ``rows`` as :meth:`_row` has them."""
         b = self.builder
         several = b.sdiv(self.steps, self._int(UNROLLED))
         rows, b_now, sums = self._steps(several, UNROLLED, rows, b_first, ahead, sums)
@@ -109,29 +116,32 @@ class _MicroKernel:
         b.branch(head)
         b.position_at_end(head)
         index, sums = self._carried(start, sums, self._int(0))
-        moved = b.phi(INT)  # how far the rows have come
-        moved.add_incoming(self._int(0), start)
+        here = [b.phi(INT) for _ in rows]  # how far the rows have come
+        for phi, row in zip(here, rows, strict=True):
+            phi.add_incoming(row, start)
         b_here = b.phi(INT)
         b_here.add_incoming(b_now, start)
         b.cbranch(b.icmp_signed("<", index, count), body, after)
         b.position_at_end(body)
-        new, offset, b_at = dict(sums), moved, b_here
+        new, rows_at, b_at = dict(sums), list(here), b_here
         for step in range(unrolled):
             if ahead is not None and step < self.lines:
                 line = b.add(b.mul(index, self._int(self.lines)), self._int(step))
                 fetch_line(b, b.add(ahead, b.mul(line, self.ahead_next)), self.nearness)
             of_b = [self._load(b_at, n) for n in range(self.vectors)]
             for m in range(self.rows):
-                number = self._broadcast(b.add(rows[m], offset))
+                number = self._broadcast(self._row(rows_at, m))
                 for n in range(self.vectors):
                     new[m, n] = b.call(self.multiply_add, [number, of_b[n], new[m, n]])
-            offset, b_at = b.add(offset, self.a_next), b.add(b_at, self.b_next)
+            rows_at = [b.add(row, self.a_next) for row in rows_at]
+            b_at = b.add(b_at, self.b_next)
         self._carry(index, b.add(index, self._int(1)), sums, new, b.block)
-        moved.add_incoming(offset, b.block)
+        for phi, row in zip(here, rows_at, strict=True):
+            phi.add_incoming(self._opaque(row), b.block)
         b_here.add_incoming(b_at, b.block)
         b.branch(head)
         b.position_at_end(after)
-        return [b.add(row, moved) for row in rows], b_here, sums
+        return list(here), b_here, sums
 
     def _store(self, sums: Sums) -> None:
         rows = self._results()
@@ -149,6 +159,14 @@ class _MicroKernel:
         for row in self._results():
             for at in range(0, self.vectors * self.lanes * self.itemsize, LINE):
                 fetch_line(b, b.add(row, self._int(at)), 3, write=True)
+
+    def _opaque(self, value: ir.Value) -> ir.Value:
+        """The same value, of which LLVM does not know how it came about; no instruction.
+
+        Where it knows that all rows move alike, it adds one common offset to each row's address in
+        each instruction. CPUs of Intel's cut such instructions in two.
+        """
+        return self.builder.asm(ir.FunctionType(INT, [INT]), "", "=r,0", [value], False)
 
     # --- small words -----------------------------------------------------------------
 
@@ -214,31 +232,107 @@ class PixelKernel(_MicroKernel):
     """Rows are pixels, and the sum runs over the steps of several segments."""
 
     lines, nearness = 1, 3
+    is_whole: ir.Value | None = None
+    """Whether all lanes are results; None: they always are."""
 
     def _emit(self, arguments: Sequence[ir.Value]) -> None:
         (
             self.a, self.order, self.segments, self.a_shift, self.ahead, self.b, self.steps,
             self.c, self.c_shift, self.bias, self.accumulate, self.finish,
         ) = arguments  # fmt: skip
+        b = self.builder
         self.a_next, self.ahead_next = self._int(self.itemsize), self._int(LINE)
         self.b_next = self._int(self.vectors * self.vector_bytes)
-        self._store(self._finished(self._all_segments(self._begin())))
+        left_out = b.lshr(self.accumulate, self._int(LEFT_OUT.bit_length() - 1))
+        self.is_whole = b.icmp_signed("==", left_out, self._int(0))
+        self.stored = b.sub(self._int(self.lanes), left_out)
+        sums = self._finished(self._all_segments(self._begin()))
+        self._split(functools.partial(self._store, sums), functools.partial(self._store_some, sums))
+
+    def _split(self, whole: Callable[[], Sums | None], some: Callable[[], Sums | None]) -> Sums:
+        """Emit both, for results of whole vectors and others; the sums of the one that was run."""
+        b = self.builder
+        blocks = [b.append_basic_block(n) for n in ("whole", "some", "either")]
+        b.cbranch(self.is_whole, *blocks[:2])
+        sums = []
+        for at, emit in zip(blocks, (whole, some), strict=False):
+            b.position_at_end(at)
+            sums.append((emit() or {}, b.block))
+            b.branch(blocks[2])
+        b.position_at_end(blocks[2])
+        return self._either(*sums[0], *sums[1])
+
+    def _mask(self) -> ir.Value:
+        """Which lanes of the last vector are results."""
+        b, kind = self.builder, ir.VectorType(SHORT, self.lanes)
+        first = b.insert_element(
+            ir.Constant(kind, ir.Undefined), b.trunc(self.stored, SHORT), SHORT(0)
+        )
+        stored = b.shuffle_vector(first, ir.Constant(kind, ir.Undefined), kind([0] * self.lanes))
+        return b.icmp_signed("<", kind(list(range(self.lanes))), stored)
+
+    def _read(self, rows: list[ir.Value]) -> Sums:
+        """The numbers at these addresses."""
+        if self.is_whole is None:
+            return self._load_all(rows)
+        return self._split(
+            functools.partial(self._load_all, rows), functools.partial(self._load_some, rows)
+        )
+
+    def _load_all(self, rows: list[ir.Value]) -> Sums:
+        return {(m, n): self._load(rows[m], n) for m, n in self.cells}
+
+    def _load_some(self, rows: list[ir.Value]) -> Sums:
+        """Of the last vector only what is a result."""
+        mask, last = self._mask(), self.vectors - 1
+        pointer, short = self.vector.as_pointer(), ir.VectorType(ir.IntType(1), self.lanes)
+        suffix = f"v{self.lanes}f{8 * self.itemsize}"
+        load = self._declare(
+            f"llvm.masked.load.{suffix}.p0{suffix}",
+            self.vector,
+            [pointer, SHORT, short, self.vector],
+        )
+        sums = {(m, n): self._load(rows[m], n) for m, n in self.cells if n < last}
+        for m in range(self.rows):
+            arguments = [self._pointer(rows[m], last), SHORT(1), mask, self._zeros()]
+            sums[m, last] = self.builder.call(load, arguments)
+        return sums
+
+    def _store_some(self, sums: Sums) -> None:
+        """Of the last vector only what is a result."""
+        mask, last, rows = self._mask(), self.vectors - 1, self._results()
+        pointer, short = self.vector.as_pointer(), ir.VectorType(ir.IntType(1), self.lanes)
+        suffix = f"v{self.lanes}f{8 * self.itemsize}"
+        store = self._declare(
+            f"llvm.masked.store.{suffix}.p0{suffix}",
+            ir.VoidType(),
+            [self.vector, pointer, SHORT, short],
+        )
+        for m, n in self.cells:
+            to = self._pointer(rows[m], n)
+            if n < last:
+                self.builder.store(sums[m, n], to, align=1)
+            else:
+                self.builder.call(store, [sums[m, n], to, SHORT(1), mask])
+
+    def _row(self, rows: list[ir.Value], m: int) -> ir.Value:
+        return rows[m]
 
     def _begin(self) -> Sums:
         """The sums before the first step: the bias, or the results so far."""
         b = self.builder
         go_on, fresh, begun = (b.append_basic_block(n) for n in ("go_on", "fresh", "begun"))
-        b.cbranch(b.icmp_signed("!=", self.accumulate, self._int(0)), go_on, fresh)
+        b.cbranch(b.icmp_signed("!=", b.trunc(self.accumulate, SHORT), SHORT(0)), go_on, fresh)
         b.position_at_end(go_on)
-        rows = self._results()
-        results = {(m, n): self._load(rows[m], n) for m, n in self.cells}
+        results = self._read(self._results())
+        from_results = b.block
         b.branch(begun)
         b.position_at_end(fresh)
         bias = [self._load(self.bias, n) for n in range(self.vectors)]
         self._fetch_results()
         b.branch(begun)
         b.position_at_end(begun)
-        return self._either(results, go_on, {(m, n): bias[n] for m, n in self.cells}, fresh)
+        return self._either(results, from_results, {(m, n): bias[n] for m, n in self.cells}, fresh)
 
     def _all_segments(self, sums: Sums) -> Sums:
         b = self.builder
@@ -276,11 +370,12 @@ class PixelKernel(_MicroKernel):
         distance = b.and_(self.finish, self._int(DISTANCE))
         b.cbranch(b.icmp_signed("!=", distance, self._int(0)), add, added)
         b.position_at_end(add)
-        others = [b.add(row, distance) for row in self._results()]
-        total = {(m, n): b.fadd(sums[m, n], self._load(others[m], n)) for m, n in self.cells}
+        others = self._read([b.add(row, distance) for row in self._results()])
+        total = {cell: b.fadd(value, others[cell]) for cell, value in sums.items()}
+        from_add = b.block
         b.branch(added)
         b.position_at_end(added)
-        sums = self._either(sums, start, total, add)
+        sums = self._either(sums, start, total, from_add)
         start, bound, store = b.block, *(b.append_basic_block(n) for n in ("bound", "store"))
         has_bounds = b.and_(self.finish, self._int(RELU | SIX))
         b.cbranch(b.icmp_signed("!=", has_bounds, self._int(0)), bound, store)
@@ -303,9 +398,12 @@ class ChannelKernel(_MicroKernel):
             self.c, self.c_shift, self.accumulate, *_,
         ) = arguments  # fmt: skip
         self._fetch_results()
-        of_a = [self.builder.add(self.a, self._int(m * self.itemsize)) for m in range(self.rows)]
-        sums = self._all_steps(of_a, self.b, self.ahead, dict.fromkeys(self.cells, self._zeros()))
+        zeros = dict.fromkeys(self.cells, self._zeros())
+        sums = self._all_steps([self.a], self.b, self.ahead, zeros)
         self._store(self._added(sums))
+
+    def _row(self, rows: list[ir.Value], m: int) -> ir.Value:
+        return self.builder.add(rows[0], self._int(m * self.itemsize))
 
     def _added(self, sums: Sums) -> Sums:
         """What is stored: the sums, or what the results hold and the sums."""

@@ -58,9 +58,9 @@ from gpuconv_kernels.host.memory import (
 from gpuconv_kernels.host.microkernel import (
     channel_kernel,
     multiply,
-    rows_for,
     vectors_for,
 )
+from gpuconv_kernels.host.microkernel import channel_rows_for as rows_for
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.parts import call, part
 from gpuconv_kernels.host.rows import name_of

@@ -143,12 +143,12 @@ def define() -> Callable[..., None]:
         # Where windows begin, by runs of pixels in one line.
         p2 = first % output2
         line = first // output2
+        p1, line = line % output1, line // output1
+        p0, image = line % output0, line // output0
         outside = False
         i = 0
         while i < here:
             run = min(output2 - p2, here - i)
-            p1, rest = line % output1, line // output1
-            p0, image = rest % output0, rest // output0
             q0 = p0 * stride0 - word(extents, 12)
             q1 = p1 * stride1 - word(extents, 13)
             q2 = p2 * stride2 - word(extents, 14)
@@ -170,7 +170,13 @@ def define() -> Callable[..., None]:
                 outside = True
             i += run
             p2 = 0
-            line += 1
+            p1 += 1  # divisions take longer than writing the run
+            if p1 == output1:
+                p1 = 0
+                p0 += 1
+                if p0 == output0:
+                    p0 = 0
+                    image += 1
 
         for tile in range((here + rows - 1) // rows):
             start, used = tile * rows, min(rows, here - tile * rows)

@@ -35,7 +35,8 @@ import numpy as np
 
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, number_at, put_at, zeros
-from gpuconv_kernels.host.microkernel import channel_kernel, multiply, rows_for, vectors_for
+from gpuconv_kernels.host.microkernel import channel_kernel, multiply, vectors_for
+from gpuconv_kernels.host.microkernel import channel_rows_for as rows_for
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import ITEMSIZE, Host, host, second_level_cache
