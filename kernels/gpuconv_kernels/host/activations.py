@@ -29,10 +29,10 @@ from gpuconv_kernels.host.target import ITEMSIZE, LINE, inlined, wide_loops
 
 Array = Any
 
-TASK: Final = 8 * 1024
-"""Numbers of a task, at least: 1 to 5 us, so that threads end together."""
-_LARGE_TASK: Final = 64 * 1024
-"""At most: what comes from memory comes a tenth faster in longer stretches."""
+TASK: Final = 64 * 1024
+"""Numbers of a task, at most; smaller ones read and write memory a tenth slower."""
+_TASKS: Final = 16
+"""Of a smaller array: threads end together, whenever they began."""
 _FEW: Final = 16 * 1024
 """So many are one task: to hand a part to another thread would cost more than is gained."""
 
@@ -102,7 +102,7 @@ def _run_flat(kernel: Any, size: int, *arguments: Any) -> None:
 
 def _task_of(size: int) -> int:
     """Numbers of a task, of so many; whole lines of the cache."""
-    return size if size <= _FEW else min(max(size // 16 // LINE * LINE, TASK), _LARGE_TASK)
+    return size if size <= _FEW else min(-(-size // (_TASKS * LINE)) * LINE, TASK)
 
 
 # --- the loops ---------------------------------------------------------------------------

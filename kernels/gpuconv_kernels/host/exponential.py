@@ -97,9 +97,9 @@ def exponential(dtype: str) -> Any:
 def times_exponential(dtype: str) -> Any:
     """Return ``f(y, x) = y exp(x)`` for ``x`` as in :func:`exponential`.
 
-    The product loses nothing where ``exp(x)`` by itself is below the normal numbers. It is 0 where
-    it must be smaller than all numbers if y is not much larger than x: even if y is infinite or
-    NaN. Beside the exponential itself it is one step more.
+    The product loses nothing where ``exp(x)`` by itself is below the normal numbers. Where that is
+    below 2^-160 (float64: 2^-1088) the product is 0, even if y is infinite or NaN. Beside the
+    exponential itself it is one step more.
     """
 
     def emit(b: ir.IRBuilder, form: _Format, y: ir.Value, x: ir.Value) -> ir.Value:

@@ -3,8 +3,8 @@
 Definitions are those of Keras 3.15 (``hard_sigmoid`` is ``relu6(x + 3)/6``; PyTorch 2.13 agrees).
 NaN gives NaN. Gradients at a kink are PyTorch's: ``relu`` passes nothing at 0.
 
-A function's formula is chosen so that only exponentials of numbers that are not positive are
-needed: nothing overflows, and what becomes small keeps its accuracy down to the smallest numbers::
+Formulas are chosen so that nothing overflows on the way, and that what becomes small keeps its
+accuracy down to the smallest numbers::
 
     sigmoid    e / (1 + e) or 1 / (1 + e),  e = exp(-|x|)
     tanh       -m / (2 + m) with the sign of x,  m = exp(-2 |x|) - 1
@@ -15,7 +15,7 @@ needed: nothing overflows, and what becomes small keeps its accuracy down to the
 
 Where a function tends to 0 as x falls, it is 0 at minus infinity. Results lie within a few units
 of the last place of the exact ones, or, where terms cancel in a derivative, of these terms; in
-``gelu_tanh``'s lower tail the rounding of its argument z counts |z| times.
+``gelu_tanh``'s lower tail the rounding of its argument z counts |z| times. Logarithm and tail::
 
     log(1 + e) = f - s (f - s^2 (c0 + c1 s^2 + ...)),  s = f/(2 + f),  f = e or (e - 1)/2, plus ln 2
     Q(u) = exp(-u^2/2) (c0 + c1 t + c2 t^2 + ...) / (u + c),  t = 1 - b u/(u + c)
