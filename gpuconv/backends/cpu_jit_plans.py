@@ -28,10 +28,9 @@ _PRODUCT = 1.15
 """Multiply-adds of small products take so much longer than those of direct convolution."""
 _LEAST_CHANNELS = 16
 """Channels, and filters, below which the transforms are all that counts."""
-_SHARE = 0.24
-"""Winograd's workspace should be no larger than this part of the arrays,"""
-_SMALL_SHARE, _SMALL_ARRAYS = 0.6, 2560 * 1024
-"""or, of arrays of so few bytes, than this part: with less it takes half as long again."""
+_SHARE = 0.246
+"""Winograd's workspace should be no larger than this part of the arrays: with what else a call
+allocates, a quarter."""
 _DIRECT = 1.1
 """A multiply-add of direct convolution takes as long as so many where Winograd's are estimated."""
 _DIRECT_GRADIENT = 2.2
@@ -82,8 +81,7 @@ def _choose(
     most = {"auto": _AUTOMATIC, "off": 0}.get(str(setting), setting)
     numbers = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
     arrays = numbers * np.dtype(dtype).itemsize
-    share = _SHARE if arrays > _SMALL_ARRAYS else _SMALL_SHARE
-    limit = min(workspace_limit, int(share * arrays))
+    limit = min(workspace_limit, int(_SHARE * arrays))
     tile = _fastest_tile(op, g, int(most), dtype, limit)
     if tile:
         needed = winograd.workspace_bytes(op, g, dtype, tile, limit=limit)

@@ -119,13 +119,16 @@ def usual_cpu(monkeypatch):
         layer(4, 256, 28, 512),
         layer(4, 512, 14, 512),
         layer(1, 256, 56, 256),
+        layer(1, 64, 56, 64),
+        layer(1, 128, 28, 128),
+        layer(1, 256, 14, 256),
     ],
     ids=lambda g: f"{g.batch}x{g.input[0]}-{g.in_channels}-{g.out_channels}",
 )
 def test_winograd_takes_a_quarter_of_the_arrays_at_most(usual_cpu, op, g):
     config.threads = 2
     plan = choose_way(op, g, "float32", PLENTY).plan
-    assert plan.algorithm == "winograd-4x4"
+    assert plan.algorithm.startswith("winograd")
     numbers = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
     assert plan.workspace_bytes <= numbers  # a quarter, in bytes
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import tracemalloc
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from gpuconv.geometry import ConvGeometry, resolve_padding
 from gpuconv.testing import assert_close, assert_exact, reference
 from gpuconv.testing.cases import CONV_CASES, ConvCase, generator, small_integers
 from gpuconv_kernels.host import direct, few_channels, few_channels_gradient, weight_gradient
+from gpuconv_kernels.host.microkernel import most_vectors
 from gpuconv_kernels.host.target import Host
 from gpuconv_kernels.threads import set_threads
 
@@ -266,16 +270,70 @@ def test_an_empty_batch(g):
     direct.conv_backward_input(dy, dw, x, g)
 
 
-def test_the_workspace_is_what_is_stated(monkeypatch):
-    """Of large arrays; a kernel's own memory is not seen from here."""
-    import tracemalloc
+SMALL = [square(1, 32, 15, 64, 3), square(8, 64, 6, 64, 3), square(1, 3, 32, 32, 3)]
+MANY = [square(1, 8, 64, 16, 3, pad=1), square(1, 200, 14, 256, 1)]
 
-    g = square(1, 8, 64, 16, 3, pad=1)
-    x, w, _, dy = integers(g, "float32", "workspace")
-    dw = np.empty_like(w)
-    weight_gradient.conv_backward_weight(dy, x, dw, g)
+
+def memory_of(call):
+    """The most that a call allocates, beyond what its first call keeps."""
+    call()
     tracemalloc.start()
-    weight_gradient.conv_backward_weight(dy, x, dw, g)
+    call()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak <= weight_gradient.workspace_bytes(g, "float32") + 16 * 1024
+    return peak
+
+
+@pytest.mark.parametrize("g", [*SMALL, *MANY], ids=lambda g: f"{g.x_shape}-{g.out_channels}")
+def test_the_workspace_is_what_is_stated(g):
+    set_threads(1)  # of several, some may come too late to need memory
+    x, w, _, dy = integers(g, "float32", "workspace")
+    y, dx = np.empty_like(dy), np.empty_like(x)
+    for stated, call in (
+        (direct.workspace_bytes, partial(direct.conv_forward, x, w, None, y, g)),
+        (direct.backward_input_workspace_bytes, partial(direct.conv_backward_input, dy, w, dx, g)),
+    ):
+        needed, peak = stated(g, "float32"), memory_of(call)
+        assert needed <= peak + 1024
+        assert peak <= needed + 8 * 1024
+
+
+@pytest.mark.parametrize("g", [*SMALL, square(1, 64, 6, 64, 3)], ids=lambda g: str(g.x_shape))
+def test_small_arrays_need_little_more(g):
+    set_threads(2)
+    arrays = 4 * sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
+    assert direct.workspace_bytes(g, "float32") <= arrays / 4
+    assert direct.backward_input_workspace_bytes(g, "float32") <= arrays / 3
+
+
+@pytest.mark.parametrize("shift", [0, 1, 5])
+def test_weights_read_where_they_are(shift):
+    """Rows as long as the micro-kernel's, whatever address they begin at; others are packed."""
+    of = direct.host()
+    g = square(2, 20, 9, most_vectors(of) * of.lanes("float32"), 3)
+    assert direct.reads_in_place(g, "float32", of)
+    assert not direct.reads_in_place(square(2, 20, 9, 7, 3), "float32", of)
+    x, w, bias, _ = integers(g, "float32", "in place")
+    moved = np.full(w.size + shift + 1, np.nan, "float32")[shift : shift + w.size].reshape(w.shape)
+    moved[...] = w
+    moved.flags.writeable = False
+    y = np.empty(g.y_shape, "float32")
+    direct.conv_forward(x, moved, bias, y, g)
+    assert_exact(y, reference.conv(x, w, bias, **words(g)))
+
+
+@pytest.mark.parametrize("g", [*SMALL, *MANY], ids=lambda g: f"{g.x_shape}-{g.out_channels}")
+def test_the_workspace_of_the_weights_gradient(g):
+    set_threads(1)
+    x, w, _, dy = integers(g, "float32", "workspace")
+    call = partial(weight_gradient.conv_backward_weight, dy, x, np.empty_like(w), g)
+    needed, peak = weight_gradient.workspace_bytes(g, "float32"), memory_of(call)
+    assert needed <= peak + 1024
+    assert peak <= needed + 8 * 1024
+
+
+@pytest.mark.parametrize("g", SMALL, ids=lambda g: str(g.x_shape))
+def test_the_weights_gradient_of_small_arrays(g):
+    set_threads(2)
+    arrays = 4 * sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
+    assert weight_gradient.workspace_bytes(g, "float32") <= arrays / 4

@@ -146,6 +146,57 @@ def test_other_vectors_dtypes_and_tiles(vectors_of, of, dtype, m):
                 assert_exact(actual, wanted)
 
 
+@pytest.fixture
+def in_parts(monkeypatch):
+    """Elements are computed two rows at a time."""
+    for module in (winograd_cut, winograd_gradient):
+        cuts = module._cuts
+        monkeypatch.setattr(
+            module, "_cuts", lambda *of, cuts=cuts: (c for c in cuts(*of) if c.in_parts)
+        )
+    for cache in (winograd_cut.best, winograd_gradient._plan):
+        cache.cache_clear()
+    yield
+    for cache in (winograd_cut.best, winograd_gradient._plan):
+        cache.cache_clear()
+
+
+@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize("g", GEOMETRIES, ids=lambda g: f"{g.x_shape}-{g.out_channels}")
+def test_in_parts(in_parts, g, m):
+    inputs = values(g, np.float32)
+    found = three(g, *inputs, m=m)
+    for actual, wanted in zip(found, expected(g, *inputs), strict=True):
+        assert_near(actual, wanted, m)
+    set_threads(3)
+    again = three(g, *inputs, m=m)
+    assert [a.tobytes() for a in again] == [a.tobytes() for a in found]
+
+
+@pytest.mark.parametrize("limit", [None, 2**17, 0])
+def test_parts_with_kept_filters_residuals_and_limits(in_parts, limit):
+    g = layer(2, 40, 70, 18, 13)
+    x, w, bias, residual = values(g, np.float32)
+    wanted = np.maximum(reference.conv(x, w, bias, padding=g.pads) + residual, 0)
+    found = []
+    for kept in (None, transform_weights(w, 4)):
+        y = np.full(g.y_shape, np.nan, np.float32)
+        winograd.conv_forward(x, w, bias, y, g, True, 4, kept, limit, residual)
+        assert_near(y, wanted, 4)
+        found.append(y.tobytes())
+    assert found[0] == found[1]
+
+
+def test_parts_take_less_memory():
+    set_threads(2)
+    g = layer(1, 64, 64, 56, 56)
+    arrays = 4 * (2 * 56 * 56 * 64 + 9 * 64 * 64)
+    for op in ("conv_forward", "conv_backward_weight"):
+        free = winograd.workspace_bytes(op, g, "float32", 4)
+        assert winograd.workspace_bytes(op, g, "float32", 4, limit=arrays // 4) <= arrays // 4
+        assert free > arrays // 2
+
+
 def test_cropped_input():
     """Negative pads, as backward_input may have them."""
     g = layer(1, 6, 5, 9, 8, ((-1, 2), (2, -2)))

@@ -84,6 +84,7 @@ from gpuconv_kernels.host.target import (
     LINE,
     Host,
     host,
+    inlined,
     second_level_cache,
 )
 from gpuconv_kernels.host.windows import locating, pixel_words, place_words
@@ -92,11 +93,24 @@ from gpuconv_kernels.threads import threads
 
 Array = Any
 
-_LEAST_PIXELS, _MOST_PIXELS = 96, 2048
-"""Of a block."""
+_LEAST_PIXELS, _MOST_PIXELS = 64, 2048
+"""Of a block;"""
+_LEAST_UNPACKED = 32
+"""where weights need no packing."""
+_MOST_IN_PLACE = 1024
+"""Pixels up to which weights that lie as the micro-kernel reads them are not packed."""
 _TABLE_BYTES = 128 * 1024
 """Addresses of a block's pixels under the taps."""
-_TASKS_A_THREAD = 4
+_TASKS_A_THREAD = 8
+_PACKING = 22
+"""A weight is packed in the time of so many multiply-adds, a number of x read in that of"""
+_READING = 4
+_WAITING = 0.35
+"""What of a task's time the threads wait for each other."""
+_CHUNK_SHARE, _TABLE_SHARE = 12, 40
+"""A thread's packed weights are at most such a part of the arrays, and so are its tables,"""
+_LEAST_STEPS = 64
+"""unless a chunk had fewer channels than these."""
 _EXTENTS = 17
 """Numbers of a call before those that :func:`locating` reads: input, ..., steps of y."""
 
@@ -110,6 +124,8 @@ class Cut:
         pixels, blocks: of a block, and how many of them.
         part, parts: filters of a task, a multiple of the vectors' lanes, and how many parts.
         filters, taps, channels: of a chunk of the weights; ``filters`` as ``part``.
+        located: pixels whose addresses are written at a time: a block, or fewer where a task has
+            one chunk.
     """
 
     vectors: int
@@ -121,30 +137,29 @@ class Cut:
     filters: int
     taps: int
     channels: int
+    located: int
 
 
 @functools.lru_cache(maxsize=1024)
-def cut(
-    pixels: int,
-    taps: int,
-    channels: int,
-    filters: int,
-    groups: int,
-    dtype: str,
-    of: Host,
-    count: int,
-) -> Cut:
-    """Cut a product of pixels x (taps, channels) x filters for ``count`` threads."""
+def cut(g: Any, dtype: str, of: Host, count: int, packs: bool) -> Cut:
+    """Cut a ``ConvGeometry`` for ``count`` threads; ``packs``: whether weights are packed."""
+    pixels, taps = max(g.batch * math.prod(g.output), 1), math.prod(g.kernel)
+    channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
+    arrays = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
     vectors, last = vectors_across(filters, dtype, of)
     width, rows = vectors * of.lanes(dtype), rows_for(vectors, of)
     widths = -(-filters // width)
-    blocks, parts = _tasks(pixels, taps, channels, filters, groups, widths, count)
+    blocks, parts = _tasks(pixels, taps, width, widths, rows, g.groups, count, packs)
     block = -(-pixels // blocks)
     block = -(-block // rows) * rows
     part = -(-widths // parts)
-    across, chunk_taps, chunk_channels = _chunk(
-        taps, channels, part, width, max(width, chunk_bytes() // ITEMSIZE[dtype])
-    )
+    chunk = chunk_bytes() // ITEMSIZE[dtype]
+    if packs:
+        chunk = min(chunk, max(_LEAST_STEPS * width, arrays // _CHUNK_SHARE))
+    across, chunk_taps, chunk_channels = _chunk(taps, channels, part, width, max(width, chunk))
+    once = widths <= part == across and taps == chunk_taps and channels == chunk_channels
+    located = arrays * ITEMSIZE[dtype] // _TABLE_SHARE // (8 * (taps + 6))
+    located = max(_LEAST_PIXELS, located)
     return Cut(
         vectors,
         last,
@@ -155,6 +170,7 @@ def cut(
         across * width,
         chunk_taps,
         chunk_channels,
+        min(block, -(-located // rows) * rows) if once else block,
     )
 
 
@@ -164,21 +180,26 @@ def chunk_bytes() -> int:
 
 
 def _tasks(
-    pixels: int, taps: int, channels: int, filters: int, groups: int, widths: int, count: int
+    pixels: int, taps: int, width: int, widths: int, rows: int, groups: int, count: int, packs: bool
 ) -> tuple[int, int]:
-    """In how many blocks of pixels and parts of the filters: as few numbers moved as can be.
+    """In how many blocks of pixels and parts of the filters, by the time that they take.
 
-    Every block packs all weights, which reads and writes them; every part reads all of x.
+    Every block packs all weights; every part reads all of x. Times: multiply-adds by the channels
+    and taps.
     """
+    least = _LEAST_PIXELS if packs else _LEAST_UNPACKED
     most = min(_MOST_PIXELS, max(4 * _LEAST_PIXELS, _TABLE_BYTES // (8 * taps)))
     fewest = -(-pixels // most)
     wanted = 1 if count == 1 else -(-_TASKS_A_THREAD * count // groups)
     options = []
     for parts in range(1, min(widths, wanted) + 1):
-        blocks = max(fewest, min(-(-wanted // parts), pixels // _LEAST_PIXELS, 4 * wanted))
-        moved = 2 * blocks * taps * channels * filters + parts * pixels * channels
-        options.append((-min(blocks * parts, wanted), moved, blocks, parts))
-    _, _, blocks, parts = min(options)
+        filters = -(-widths // parts) * width
+        for blocks in range(fewest, max(fewest, min(wanted // parts, pixels // least)) + 1):
+            block = -(-pixels // (blocks * rows)) * rows
+            task = block * (filters + _READING) + (_PACKING * filters if packs else 0)
+            rounds = -(-blocks * parts * groups // count) + (_WAITING if count > 1 else 0)
+            options.append((rounds * task, blocks, parts))
+    _, blocks, parts = min(options)
     return max(1, blocks), parts
 
 
@@ -207,12 +228,12 @@ def workspace_bytes(geometry: Any, dtype: str) -> int:
     """Bytes that :func:`conv_forward` needs beyond its arrays."""
     if few_channels.pays(geometry):
         return few_channels_forward.workspace_bytes(geometry, dtype)
-    return _workspace_bytes(geometry, dtype)
+    return _workspace_bytes(geometry, dtype, reads_in_place(geometry, dtype, host()))
 
 
-def _workspace_bytes(g: Any, dtype: str) -> int:
-    c, of = _cut_of(g, dtype), host()
-    each = _offsets(g, c, dtype, of)[-1] + LINE
+def _workspace_bytes(g: Any, dtype: str, kept: bool) -> int:
+    c, of = _cut_of(g, dtype, kept), host()
+    each = _offsets(g, c, dtype, of, kept)[-1] + LINE
     working = min(threads(), c.blocks * c.parts * g.groups)
     return int(working * each + g.in_channels * ITEMSIZE[dtype])
 
@@ -222,13 +243,23 @@ def backward_input_workspace_bytes(geometry: Any, dtype: str) -> int:
     if few_channels_gradient.pays(geometry, dtype):
         return few_channels_gradient.workspace_bytes(geometry, dtype)
     phases = [p.geometry for p in geometry.backward_input_phases if p.geometry is not None]
-    return max((_workspace_bytes(g, dtype) for g in phases), default=0)
+    return max((_workspace_bytes(g, dtype, False) for g in phases), default=0)
 
 
-def _cut_of(g: Any, dtype: str) -> Cut:
-    pixels, taps = g.batch * math.prod(g.output), math.prod(g.kernel)
-    channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
-    return cut(max(pixels, 1), taps, channels, filters, g.groups, dtype, host(), threads())
+def _cut_of(g: Any, dtype: str, kept: bool) -> Cut:
+    return cut(g, dtype, host(), threads(), not kept)
+
+
+@functools.lru_cache(maxsize=1024)
+def reads_in_place(g: Any, dtype: str, of: Host) -> bool:
+    """Whether weights (*k, C, F) are read where they are: their rows are the micro-kernel's.
+
+    They begin anywhere, though, and vectors that lie across two lines come more slowly from the L2
+    cache: where there are many pixels to read them for, packing them is faster.
+    """
+    width = vectors_across(g.out_channels, dtype, of)[0] * of.lanes(dtype)
+    few = g.batch * math.prod(g.output) <= _MOST_IN_PLACE
+    return bool(few and g.groups == 1 and g.out_channels == width)
 
 
 def pack_weights(w: Array, groups: int) -> Array:
@@ -282,6 +313,8 @@ def conv_forward(
     _, d, h = three(g.kernel, 1)
     step = channels * g.out_channels
     w_steps = (0, h * d * step, h * step, step, g.out_channels, 1, filters)
+    if packed is None and reads_in_place(g, name_of(y.dtype), host()):
+        packed = w
     _convolve(x, w, bias, y, g, w_steps, finish, packed)
 
 
@@ -325,9 +358,9 @@ def _convolve(
     if y.size == 0:
         return
     dtype = name_of(y.dtype)
-    c, of = _cut_of(g, dtype), host()
+    c, of = _cut_of(g, dtype, packed is not None), host()
     nothing = zeros(g.in_channels * y.itemsize)
-    micro_kernels, sizes, pieces, offsets = _numbers_of(g, c, dtype, of)
+    micro_kernels, sizes, pieces, offsets = _numbers_of(g, c, dtype, of, packed is not None)
     run(
         _kernel(dtype, of),
         c.blocks * g.groups * c.parts,
@@ -351,7 +384,7 @@ def _convolve(
 
 
 @functools.lru_cache(maxsize=1024)
-def _numbers_of(g: Any, c: Cut, dtype: str, of: Host) -> tuple[Any, ...]:
+def _numbers_of(g: Any, c: Cut, dtype: str, of: Host, kept: bool) -> tuple[Any, ...]:
     """What the kernel is given for a geometry, whatever the arrays: sizes ... kernel, and cut."""
     sizes = (
         (g.batch, g.in_channels // g.groups, g.out_channels // g.groups, g.groups),
@@ -365,33 +398,37 @@ def _numbers_of(g: Any, c: Cut, dtype: str, of: Host) -> tuple[Any, ...]:
     rows, lanes = rows_for(c.vectors, of), of.lanes(dtype)
     left_out = -(g.out_channels // g.groups) % lanes * LEFT_OUT
     pieces = (
-        *(c.pixels, c.part, c.parts, c.filters, c.taps, c.channels),
+        *(c.pixels, c.located, c.part, c.parts, c.filters, c.taps, c.channels),
         *(rows, c.vectors * lanes, c.last * lanes, left_out),
     )
     kernels = tuple(pixel_kernel(dtype, of, rows, v) for v in (c.vectors, c.last))
-    return kernels, sizes, pieces, _offsets(g, c, dtype, of)
+    return kernels, sizes, pieces, _offsets(g, c, dtype, of, kept)
 
 
-def _offsets(g: Any, c: Cut, dtype: str, of: Host) -> tuple[int, ...]:
+def _offsets(g: Any, c: Cut, dtype: str, of: Host, kept: bool) -> tuple[int, ...]:
     """Where in a thread's memory its parts begin; at last the size of all.
 
     The addresses of channels (tile, tap, row), and of results; taps that meet the input (tile, and
-    one by one), and how many of them come before a tap; what ``locating`` needs; what the sums
-    begin with; where taps begin in the weights; packed weights.
+    one by one), and how many of them come before a tap; what ``locating`` needs, if weights are
+    packed before it; what the sums begin with; where taps begin in the weights; packed weights, or
+    what ``locating`` needs before.
     """
     itemsize, taps = ITEMSIZE[dtype], math.prod(g.kernel)
     rows = rows_for(c.vectors, of)
-    tiles = -(-c.pixels // rows)
+    tiles = -(-c.located // rows)
+    packed = 0 if kept else c.taps * c.channels * c.filters * itemsize
+    locating_bytes = 8 * pixel_words(c.located, taps)
+    apart = packed and c.located < c.pixels
     return offsets_of(
         [
             8 * tiles * taps * rows,
             8 * place_words(tiles * rows),
             8 * tiles * taps,
             8 * tiles * (taps + 1),
-            8 * pixel_words(c.pixels, taps),
+            locating_bytes if apart else 0,
             c.part * itemsize,
             8 * taps,
-            c.taps * c.channels * c.filters * itemsize,
+            packed if apart else max(packed, locating_bytes),
         ]
     )
 
@@ -413,18 +450,20 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
         # locate, pack: addresses of parts; kept: all weights, packed, or 0; finish, function,
         # alpha: a Finish; sizes: (images, channels of a group, filters of a group, groups); steps
         # in bytes for x and y: (image, depth, height, width); in numbers for w: (first, depth,
-        # height, width, channel, filter, group); cut: (pixels of a block, filters of a part, parts,
-        # filters of a chunk, its taps, its channels, rows of the micro-kernel, its columns, those
-        # of the last of a group, how many of these are left out); offsets: as of _offsets
+        # height, width, channel, filter, group); cut: (pixels of a block, that are located at a
+        # time, filters of a part, parts, filters of a chunk, its taps, its channels, rows of the
+        # micro-kernel, its columns, those of the last of a group, how many of these are left out);
+        # offsets: as of _offsets
         images, channels, filters, groups = sizes
-        block, part, parts, chunk_filters, chunk_taps, chunk_channels = cut[:6]
-        rows, width, last_width, left_out = cut[6:]
+        block, at_a_time, part, parts, chunk_filters, chunk_taps, chunk_channels = cut[:7]
+        rows, width, last_width, left_out = cut[7:]
         last_filter = (filters - 1) // width * width  # of the last micro-kernel
         taps = kernel[0] * kernel[1] * kernel[2]
         pixels = images * output[0] * output[1] * output[2]
-        table_end = 8 * (-(-block // rows) - 1) * taps * rows  # its last tile
-        memory = np.empty(offsets[7 if kept else 8] + LINE, np.uint8)
-        located = tiles_here = -1
+        tiles_located = at_a_time // rows
+        table_end = 8 * (tiles_located - 1) * taps * rows  # its last tile
+        memory = np.empty(offsets[8] + LINE, np.uint8)
+        located, is_first = -1, True
         task = take(counter)
         while task < tasks:
             # In the loop: memory is freed where the compiler sees an array for the last time.
@@ -432,23 +471,22 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
             table, places, order, upto = at, at + offsets[1], at + offsets[2], at + offsets[3]
             pixel, start = at + offsets[4], at + offsets[5]
             from_tap, packed = at + offsets[6], at + offsets[7]
+            if offsets[5] == offsets[4]:
+                pixel = packed
             # Tasks of one block follow each other: its x stays in the cache.
             of_filters, of_group = task % parts, task // parts % groups
             at_block = task // (parts * groups)
             first = at_block * block
             here = min(block, pixels - first)
-            if at_block != located:
+            if at_a_time == block and at_block != located:
                 located = at_block
                 call(
                     locate, counter + extents, x, y, zeros, first, here, rows,
                     table, order, upto, pixel, places,
                 )  # fmt: skip
-                tiles_here = -(-here // rows)
-                for i in range(here, tiles_here * rows):  # the last tile: its last pixel, again
-                    put(places, i, word(places, here - 1))
-                    for t in range(taps):
-                        to = i + (tiles_here - 1) * (taps - 1) * rows + t * rows
-                        put(table, to, word(table, to - 1))
+                _repeat_last(table, places, here, rows, taps)
+            if is_first:
+                is_first = False
                 t = 0
                 for t0 in range(kernel[0]):
                     for t1 in range(kernel[1]):
@@ -456,6 +494,7 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                             far = t0 * w_steps[1] + t1 * w_steps[2] + t2 * w_steps[3]
                             put(from_tap, t, w_steps[0] + far)
                             t += 1
+            tiles_here = -(-here // rows)
             first_filter = of_filters * part
             end_filter = min(first_filter + part, filters)
             clear(start, part * itemsize)
@@ -498,11 +537,20 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                                 )  # fmt: skip
                             last_chunk -= skipped * last_width * itemsize
                         ends = tap + taps_here == taps and c + count == channels
-                        for i in range(tiles_here):
+                        for tile in range(tiles_here):
+                            i, number = tile % tiles_located, min(at_a_time, here - tile * rows)
+                            if at_a_time < block and i == 0:
+                                call(
+                                    locate, counter + extents, x, y, zeros, first + tile * rows,
+                                    number, rows, table, order, upto, pixel, places,
+                                )  # fmt: skip
+                                _repeat_last(table, places, number, rows, taps)
                             of_tile = 8 * i * taps * rows
                             of_next = min(of_tile + 8 * taps * rows, table_end)
                             before_tap = word(upto, i * (taps + 1) + tap)
                             after_taps = word(upto, i * (taps + 1) + tap + taps_here)
+                            if before_tap == after_taps and tap + c and not ends:
+                                continue  # nothing to add
                             fetched, weights = 0, of_chunk
                             for f_at in range(f, f_end, width):
                                 is_last = f_at == last_filter
@@ -525,12 +573,26 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                                 weights += across
                             if ends and function:
                                 call(
-                                    function, places + 8 * i * rows, min(rows, here - i * rows),
+                                    function, places + 8 * i * rows, min(rows, number),
                                     (of_group * filters + f) * itemsize, f_end - f, 0, alpha,
                                     0, 0, 0, 0, 0, 0,
                                 )  # fmt: skip
             task = take(counter)
 
     at_once = rows_fetched(dtype)
-    extents, word, put = argument(_EXTENTS), number_at("int64"), put_at("int64")
+    extents, word, put = argument(_EXTENTS), _word, _put
     return convolve
+
+
+_word, _put = number_at("int64"), put_at("int64")
+
+
+@inlined
+def _repeat_last(table, places, number, rows, taps):  # type: ignore[no-untyped-def]
+    """Fill up the last tile of ``number`` located pixels: with its last pixel, again."""
+    tiles = -(-number // rows)
+    for i in range(number, tiles * rows):
+        _put(places, i, _word(places, number - 1))
+        for t in range(taps):
+            to = i + (tiles - 1) * (taps - 1) * rows + t * rows
+            _put(table, to, _word(table, to - 1))

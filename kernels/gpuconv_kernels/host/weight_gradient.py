@@ -77,19 +77,21 @@ from gpuconv_kernels.threads import threads
 
 Array = Any
 
-_BLOCK_PIXELS = 192
+_BLOCK_PIXELS, _LEAST_PIXELS = 192, 48
 """Pixels of a block: the sums are in registers so long."""
 _SHORT_BYTES = 1024
 """Pixels of x and dy that are worth reading in place."""
 _MOST_COPIES = 16
-_ROOM_BYTES = 256 * 1024
-"""What copies of ``dw`` may take in any case."""
+_SHARE = 15
+"""Copies of ``dw`` are at most such a part of the arrays; and so is what a thread packs."""
+_LEAST_ROWS = 64
+"""Of a part, for which a block has fewer pixels."""
 _TASKS_A_THREAD = 2
 _TOGETHER = 16
 """Pixels that are packed together."""
 _SUM = 16 * 1024
 """Numbers of ``dw`` whose copies a task adds up."""
-_EXTENTS = 22
+_EXTENTS = 23
 """Numbers of a call before those that :func:`locating` reads: input, ..., steps of dy."""
 
 
@@ -120,8 +122,12 @@ class Cut:
 
 
 @functools.lru_cache(maxsize=1024)
-def cut(g: Any, dtype: str, of: Host, count: int, x_whole: bool, dy_whole: bool) -> Cut:
-    """Cut a ``ConvGeometry`` for ``count`` threads; ``x_whole``: ``x`` is contiguous."""
+def cut(g: Any, dtype: str, of: Host, count: int, room: int, x_whole: bool, dy_whole: bool) -> Cut:
+    """Cut a ``ConvGeometry`` for ``count`` threads.
+
+    ``room``: bytes for copies of ``dw``, and for what a thread packs; ``x_whole``: ``x`` is
+    contiguous.
+    """
     itemsize = ITEMSIZE[dtype]
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
     vectors = vectors_for(filters, dtype, of)
@@ -132,13 +138,14 @@ def cut(g: Any, dtype: str, of: Host, count: int, x_whole: bool, dy_whole: bool)
     x_in_place = x_in_place and channels >= rows and filters % width == 0
     dy_in_place = x_in_place or (dy_whole and g.out_channels == width)
     pixels = g.batch * math.prod(g.output)
-    blocks = -(-pixels // _BLOCK_PIXELS)
+    most = room // (_LEAST_ROWS * itemsize)
+    blocks = -(-pixels // min(_BLOCK_PIXELS, max(_LEAST_PIXELS, most)))
     block = -(-pixels // max(blocks, 1))
-    sizes = [math.prod(shape) * itemsize for shape in (g.w_shape, g.x_shape, g.y_shape)]
-    room = max(_ROOM_BYTES, sum(sizes) // 10)
-    copies = max(1, min(_MOST_COPIES, blocks, room // max(sizes[0], 1)))
+    copies = max(1, min(_MOST_COPIES, blocks, 1 + room // max(math.prod(g.w_shape) * itemsize, 1)))
 
     most = _span(itemsize)
+    if not x_in_place:
+        most = min(most, max(rows, room // max(block * itemsize, 1)))
     down, across = -(-all_rows // rows), -(-filters // width)  # tiles of dw
     row_parts = -(-down // max(1, most // rows))
     filter_parts = -(-across // max(1, most // width))
@@ -174,14 +181,22 @@ def _span(itemsize: int) -> int:
     return span
 
 
+@functools.lru_cache(maxsize=1024)
+def _room(g: Any, dtype: str) -> int:
+    """Bytes for copies of ``dw``, and for what a thread packs: by the shapes alone."""
+    numbers = sum(math.prod(shape) for shape in (g.w_shape, g.x_shape, g.y_shape))
+    arrays = numbers * ITEMSIZE[dtype]
+    return min(arrays // _SHARE, arrays // 15)
+
+
 def workspace_bytes(geometry: Any, dtype: str) -> int:
     """Bytes that :func:`conv_backward_weight` needs beyond its arrays."""
     g = geometry
     if few_channels.pays(g):
         return few_channels_weights.workspace_bytes(g, dtype, host())
-    c = cut(g, dtype, host(), threads(), True, True)
+    c = cut(g, dtype, host(), threads(), _room(geometry, dtype), True, True)
     working = min(threads(), c.copies * g.groups * c.row_parts * c.filter_parts)
-    kept = math.prod(g.w_shape) * c.copies if c.copies > 1 else 0
+    kept = math.prod(g.w_shape) * (c.copies - 1)
     each = _offsets(c, math.prod(g.kernel), dtype, host())[-1] + LINE
     return int(working * each + ITEMSIZE[dtype] * kept)
 
@@ -225,11 +240,12 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
     if few_channels.pays(g) and dy.size and x.size:
         few_channels_weights.conv_backward_weight(dy, x, dw, g, of)
         return
-    c = cut(g, dtype, of, threads(), x.flags.c_contiguous, dy.flags.c_contiguous)
+    room = _room(geometry, dtype)
+    c = cut(g, dtype, of, threads(), room, x.flags.c_contiguous, dy.flags.c_contiguous)
     if not c.blocks:
         dw.fill(0)
         return
-    partial = dw if c.copies == 1 else np.empty((c.copies, *dw.shape), dw.dtype)
+    partial = np.empty((c.copies - 1, *dw.shape), dw.dtype)  # dw itself is the first copy
     run(
         _kernel(dtype, of),
         c.copies * g.groups * c.row_parts * c.filter_parts,
@@ -238,6 +254,7 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
         _packing(dtype),
         address(x),
         address(dy),
+        address(dw),
         address(partial),
         address(zeros(g.in_channels * dw.itemsize)),
         (g.batch, g.in_channels // g.groups, g.out_channels // g.groups, g.groups),
@@ -278,11 +295,10 @@ def _adding(dtype: str) -> Any:
             first = task * _SUM
             count = min(_SUM, size - first)
             total, source = dw + first * itemsize, partial + first * itemsize
-            copy(total, source, count * itemsize)
             for _ in range(1, copies):
-                source += size * itemsize
                 for i in range(count):
                     put(total, i, number(total, i) + number(source, i))
+                source += size * itemsize
             task = take(counter)
 
     return Kernel(add_copies, dtype)
@@ -298,14 +314,14 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
     itemsize, lanes = ITEMSIZE[dtype], host.lanes(dtype)
 
     def backward_weight(  # type: ignore[no-untyped-def]
-        counter, tasks, micro_kernel, locate, pack, x, dy, dw, zeros,
+        counter, tasks, micro_kernel, locate, pack, x, dy, dw, partial, zeros,
         sizes, cut, input, output, stride, dilation, before, kernel, x_steps, dy_steps, offsets,
     ):  # fmt: skip
-        # locate, pack: addresses of parts; sizes: (images, channels of a group, filters of a group,
-        # groups); cut: (whether x is read in place, whether dy is, pixels of a block, blocks,
-        # copies of dw, rows of a part, parts of the rows, filters of a part, parts of the filters,
-        # rows of the micro-kernel, its columns); steps in bytes: (image, depth, height, width);
-        # offsets: as of _offsets
+        # locate, pack: addresses of parts; partial: where the other copies of dw are; sizes:
+        # (images, channels of a group, filters of a group, groups); cut: (whether x is read in
+        # place, whether dy is, pixels of a block, blocks, copies of dw, rows of a part, parts of
+        # the rows, filters of a part, parts of the filters, rows of the micro-kernel, its columns);
+        # steps in bytes: (image, depth, height, width); offsets: as of _offsets
         images, channels, filters, groups = sizes
         (
             x_in_place, dy_in_place, block, blocks, copies, part_rows, row_parts,
@@ -335,7 +351,8 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
             end_filter = min(first_filter + part_filters, filters)
             end_row = min(first_row + part_rows, all_rows)
             tiles = -(-(end_row - first_row) // rows)
-            into = dw + (nth * all_rows + first_row) * dw_step + of_group * filters * itemsize
+            into = dw if nth == 0 else partial + (nth - 1) * all_rows * dw_step
+            into += first_row * dw_step + of_group * filters * itemsize
             for r in range(end_row - first_row):
                 put_word(targets, r, into + r * dw_step)
             first_block, end_block = blocks * nth // copies, blocks * (nth + 1) // copies

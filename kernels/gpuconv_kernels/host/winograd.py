@@ -22,6 +22,10 @@ some of the filters; what it needs in between stays in the cache of its core::
                             for 6 tiles: micro-kernel: 6 x 64 products += chunk
                     after the last span: transform the products, store
 
+Where arrays are small beside all that, two of the ``t`` rows of elements are computed at a time,
+from the patches to the outputs, to which each part adds what it gives: a third of the memory for
+t = 6, for half as many transforms more. Rows belong together whose points are opposite.
+
 backward_input is the same kernel: a convolution of ``dy`` with the taps in reverse order, the
 weights transposed while they are transformed.
 
@@ -50,6 +54,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +85,7 @@ from gpuconv_kernels.host.winograd_tiles import (
 )
 from gpuconv_kernels.host.winograd_transforms import (
     add_residual,
+    parts_of,
     transform_input,
     transform_output,
 )
@@ -143,7 +149,12 @@ def plan(
     """Return how ``conv_forward`` cuts its work for ``count`` threads."""
     g = geometry
     tiles = max(1, g.batch) * (-(-g.output[0] // m)) * (-(-g.output[1] // m))
-    return best(Layer(tiles, g.in_channels, g.out_channels, m, kept, dtype, of, count), limit)
+    layer = Layer(tiles, g.in_channels, g.out_channels, m, False, dtype, of, 2)
+    usual = best(layer, limit)
+    if count == 2 and not kept:
+        return usual
+    # Sums of parts are rounded otherwise: whether there are any depends on neither.
+    return best(replace(layer, kept=kept, count=count, in_parts=usual.cut.in_parts), limit)
 
 
 # --- the operations ------------------------------------------------------------------------
@@ -222,7 +233,7 @@ def _convolve(
     shared, scratch = aligned(how.shared), aligned(how.slots * how.offsets[-1])
     words = np.zeros(2 * _APART + sum(how.tickets), np.int64)
     run(
-        convolution(dtype, of, m),
+        convolution(dtype, of, m, c.in_parts),
         how.slots,
         address(x),
         address(w),
@@ -263,18 +274,23 @@ def _convolve(
 
 
 @functools.cache
-def convolution(dtype: str, host: Host, m: int) -> Any:
-    """Return the compiled kernel for tiles of ``m`` x ``m``."""
-    return Kernel(define(dtype, host, m), dtype, host, m)
+def convolution(dtype: str, host: Host, m: int, in_parts: bool = False) -> Any:
+    """Return the compiled kernel for tiles of ``m`` x ``m``, whose elements are all computed at
+    once or ``in_parts``."""
+    return Kernel(define(dtype, host, m, in_parts), dtype, host, m, in_parts)
 
 
-def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
+def define(dtype: str, host: Host, m: int, in_parts: bool) -> Callable[..., None]:
     """Return the kernel as a plain function; see :func:`convolution`."""
     lanes, itemsize, vector_bytes = host.lanes(dtype), ITEMSIZE[dtype], host.vector_bytes
-    elements, pixels = (m + 2) ** 2, m * m
-    patch_in = tail_padded(dtype, host, transform_input(dtype, host, m), elements)
-    tile_out, add_pixels = transform_output(dtype, host, m), add_residual(dtype, host, m)
-    filters_in = transform_block(dtype, host, m)
+    patch_pixels, pixels = (m + 2) ** 2, m * m
+    passes = len(parts_of(m)) if in_parts else 1
+    elements, in_row = patch_pixels // passes, m + 2
+    patch_in = transform_input(dtype, host, m, in_parts)
+    patch_in = tail_padded(dtype, host, patch_in, patch_pixels)
+    tile_out = transform_output(dtype, host, m, in_parts)
+    add_pixels = add_residual(dtype, host, m)
+    filters_in = transform_block(dtype, host, m, in_parts)
     number, put, zero = number_at(dtype), put_at(dtype), np.dtype(dtype).type(0)
     inside = bounded(dtype)
     word, put_word = number_at("int64"), put_at("int64")
@@ -324,20 +340,24 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
             place = i // rows * elements * rows + i % rows
             put_word(row_table, i, v + place * v_row)
             put_word(target_table, i, place * width_bytes)
-        fill_table(patch_table, elements, patch, vector_bytes)
+        fill_table(patch_table, patch_pixels, patch, vector_bytes)
         fill_table(spare_table, pixels, spare, vector_bytes)
-        for i in range(elements * lanes):
+        for i in range(patch_pixels * lanes):
             put(patch, i, zero)
 
         located = -1
         transformed = -1
+        stored = patch_pixels if kept else elements
+        at_a_time = passes if kept or own else 1
+        spans = -(-channels // span)
         phase = 0
         before = 0  # tasks of the phases before this one
         for g_first in range(0, groups, together):
             for f_first in range(0, filters, across):
                 f_last = min(f_first + across, filters)
                 parts = -(-(f_last - f_first) // part)
-                for c_first in range(0, channels, span):
+                for sums in range(passes // at_a_time * spans):
+                    p_first, c_first = sums // spans * at_a_time, sums % spans * span
                     c_last = min(c_first + span, channels)
                     phase += 1
                     filters_at = kept
@@ -361,7 +381,7 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                                     packed,
                                     shared + vector // vectors * elements * step
                                     + vector % vectors * vector_bytes + (c - c_first) * width_bytes,
-                                    width_bytes, step,
+                                    width_bytes, step, p_first,
                                 )  # fmt: skip
                                 add(done, 1)
                         before += count
@@ -390,9 +410,12 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                         products = at + offsets[1]
                         if span < channels:
                             products = shared + memory[3] + one * (across // width) * product_bytes
-                        for f in range(f_part, min(f_part + part, f_last), width):
+                        widths = -(-min(part, f_last - f_part) // width)
+                        for at_width in range(at_a_time * widths):
+                            p = p_first + at_width // widths
+                            f = f_part + at_width % widths * width
                             used = min(width, filters - f)
-                            of_filters = filters_at + (f - f_first) // width * elements * step
+                            of_filters = filters_at + (f - f_first) // width * stored * step
                             for c in range(c_first, c_last, chunk):
                                 some = min(chunk, c_last - c)
                                 of_chunk = of_filters + (c - c_first) * width_bytes
@@ -401,23 +424,29 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                                     filters_in(
                                         w + w_steps[0] + c * w_steps[2] + f * w_steps[3],
                                         w_steps[1], w_steps[2], w_steps[3], some, used, vectors,
-                                        packed, u, width_bytes, step,
+                                        packed, u, width_bytes, step, p,
                                     )  # fmt: skip
                                 c_held = c_first + (c - c_first) // held * held
-                                if c_held != transformed:
-                                    transformed = c_held
+                                if p * channels + c_held != transformed:
+                                    transformed = p * channels + c_held
                                     c_end = min(c_held + held, c_last)
                                     for i_row in range(blocks * rows):
                                         for c_in in range(c_held, c_end, lanes):
                                             patch_in(
-                                                pixel_table + i_row * elements * 8,
+                                                pixel_table + i_row * patch_pixels * 8,
                                                 c_in * itemsize,
                                                 min(lanes, channels - c_in), patch_table,
                                                 word(row_table, i_row)
                                                 + (c_in - c_held) * itemsize,
-                                                rows * v_row,
+                                                rows * v_row, p,
                                             )  # fmt: skip
                                 for e in range(elements):
+                                    e_stored = e
+                                    if in_parts and kept:  # all elements are there
+                                        row = 2 * p - (p > 0) if e < in_row else 2 * p
+                                        if p == 0 and e >= in_row:
+                                            row = in_row - 1
+                                        e_stored = row * in_row + e % in_row
                                     for q in range(blocks):
                                         multiply(
                                             kernel,
@@ -426,7 +455,7 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                                             1,
                                             e * rows * v_row + (c - c_held) * itemsize,
                                             row_table + 8 * q * rows,
-                                            of_chunk + e * step,
+                                            of_chunk + e_stored * step,
                                             some,
                                             target_table + 8 * q * rows,
                                             products + e * rows * width_bytes,
@@ -435,6 +464,7 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                                             0,
                                         )
                             if c_last == channels:
+                                ends = p == passes - 1
                                 for j in range(width):
                                     value = zero
                                     if j < used:
@@ -447,29 +477,36 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                                     for k in range(0, used, lanes):
                                         whole = k + lanes <= used
                                         shift = (f + k) * itemsize
+                                        if not whole:
+                                            for j in range(pixels * lanes):
+                                                put(spare, j, zero)
                                         tile_out(
                                             product + k * itemsize,
                                             rows * width_bytes,
                                             places if whole else spare_table,
                                             shift if whole else 0,
                                             start + k * itemsize,
-                                            0 if added else finish,
+                                            finish if ends and whole and not added else 0,
+                                            p,
                                         )
-                                        if added and whole:
+                                        if added and whole and ends:
                                             add_pixels(places, shift, added, trash, finish)
                                         if not whole:
-                                            for p in range(pixels):
-                                                source = spare + p * vector_bytes
-                                                to = word(places, p)
-                                                more = added if to != trash else 0
+                                            for j_pixel in range(pixels):
+                                                source = spare + j_pixel * vector_bytes
+                                                to = word(places, j_pixel)
+                                                more = added if ends and to != trash else 0
                                                 for j in range(used - k):
                                                     value = number(source, j)
                                                     place = to + shift + j * itemsize
+                                                    if p:
+                                                        value += number(place, 0)
                                                     if more:
                                                         value += number(place + more, 0)
+                                                    if ends:
                                                         value = inside(value, finish)
                                                     put(place, 0, value)
-                                    if function:
+                                    if ends and function:
                                         call(
                                             function, places, pixels, f * itemsize, used, 0, alpha,
                                             0, 0, 0, 0, 0, 0,

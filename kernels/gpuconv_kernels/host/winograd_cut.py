@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpuconv_kernels.host.microkernel import rows_for, vectors_for
 from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, second_level_cache
@@ -48,6 +48,8 @@ _OUTSIDE = 0.25
 """more where a task's patches and products are too many for its L2 cache."""
 _NARROW = 0.15
 """more where fewer vectors are computed together than the registers hold."""
+_IN_PARTS = 1.3
+"""Transforms take so many times as long where they compute a part of the elements at a time."""
 _MEETING = 700_000
 """Threads wait for each other."""
 
@@ -66,6 +68,7 @@ class Cut:
         chunk: channels of a chunk of the sum, a multiple of a vector's lanes.
         held: channels whose transformed patches are in memory at once: a chunk, or all.
         own: whether every task transforms the filters of its chunks itself.
+        in_parts: whether two rows of elements are computed at a time, or all.
     """
 
     vectors: int
@@ -79,6 +82,16 @@ class Cut:
     chunk: int
     held: int
     own: bool = False
+    in_parts: bool = False
+
+    def elements(self, m: int) -> int:
+        """That are computed at a time."""
+        return elements_of(m, self.in_parts)
+
+
+def elements_of(m: int, in_parts: bool) -> int:
+    """Elements of a tile that are computed at a time."""
+    return (m + 2) * (2 if in_parts else m + 2)
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,7 @@ class Layer:
         dtype: of the numbers.
         of: the vectors of the CPU.
         count: of threads.
+        in_parts: whether two rows of elements are computed at a time; None: what is better.
     """
 
     tiles: int
@@ -102,6 +116,7 @@ class Layer:
     dtype: str
     of: Host
     count: int
+    in_parts: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -159,13 +174,19 @@ def excess(workspace: int, limit: int | None) -> float:
 
 
 def _cuts(of: Layer) -> Iterator[Cut]:
+    for in_parts in (False, True) if of.in_parts is None else (of.in_parts,):
+        for c in _cuts_of(of, in_parts):
+            yield replace(c, in_parts=in_parts)
+
+
+def _cuts_of(of: Layer, in_parts: bool) -> Iterator[Cut]:
     lanes, itemsize = of.of.lanes(of.dtype), ITEMSIZE[of.dtype]
     channels = up(of.channels, lanes)
     usual = vectors_for(of.filters, of.dtype, of.of)
     for vectors in {usual} if of.kept else {usual, min(usual, 2)}:
         width, rows = vectors * lanes, rows_for(vectors, of.of)
         widths = -(-of.filters // width)
-        tile_bytes = (of.m + 2) ** 2 * width * itemsize
+        tile_bytes = elements_of(of.m, in_parts) * width * itemsize
         most = max(lanes, _CHUNK_BYTES // (width * itemsize) // lanes * lanes)
 
         def chunks(span: int, most: int = most) -> int:
@@ -216,7 +237,8 @@ def _cuts(of: Layer) -> Iterator[Cut]:
 
 
 def _plan(of: Layer, c: Cut) -> Plan:
-    itemsize, lanes, elements = ITEMSIZE[of.dtype], of.of.lanes(of.dtype), (of.m + 2) ** 2
+    itemsize, lanes = ITEMSIZE[of.dtype], of.of.lanes(of.dtype)
+    elements, pixels = c.elements(of.m), (of.m + 2) ** 2
     width = c.vectors * lanes
     v_row = c.held * itemsize
     v_row += LINE if v_row % (8 * LINE) == 0 else 0
@@ -226,12 +248,12 @@ def _plan(of: Layer, c: Cut) -> Plan:
         [
             c.group * elements * v_row,
             0 if stay else products,
-            c.group * elements * 8,
+            c.group * pixels * 8,
             c.group * of.m * of.m * 8,
             c.group * 8,
             c.group * 8,
-            elements * lanes * itemsize,
-            elements * 8,
+            pixels * lanes * itemsize,
+            pixels * 8,
             of.m * of.m * lanes * itemsize,
             of.m * of.m * 8,
             up(of.filters, width) * itemsize,
@@ -242,7 +264,9 @@ def _plan(of: Layer, c: Cut) -> Plan:
     )
     filters_at = 0
     if not of.kept and not c.own:
-        filters_at = transformed_bytes(c.span, c.block, of.m, of.dtype, of.of, c.vectors)
+        filters_at = transformed_bytes(
+            c.span, c.block, of.m, of.dtype, of.of, c.vectors, c.in_parts
+        )
     shared = filters_at + (c.together * c.block // width * products if stay else 0)
     vectors = c.block // lanes
     for piece in ((_PIECE, c.vectors), (lanes, c.vectors), (lanes, 1)):
@@ -276,17 +300,19 @@ def _time(of: Layer, c: Cut) -> float:
     times = blocks * c.parts if c.held >= c.span else -(-of.filters // width)
     padded = c.groups * c.group
     numbers = c.held + width if c.span >= of.channels else c.held + c.part
-    scale = (of.m + 2) ** 2 * ITEMSIZE[of.dtype]
+    scale = c.elements(of.m) * ITEMSIZE[of.dtype]
     task, room = c.group * numbers * scale, second_level_cache()
     step = _STEP + _START / c.chunk + (0 if task <= room else _OUTSIDE)
     step += _NARROW if c.vectors < vectors_for(of.filters, of.dtype, of.of) else 0
     near = not c.own and task + c.block * c.span * scale <= room * 3 // 4
     work = step * padded * pairs + (_READ_NEAR if near else _READ) * c.groups * pairs
-    work += _PATCH_NUMBER * padded * of.channels * times + _PRODUCT_NUMBER * of.tiles * of.filters
+    transforms = _PATCH_NUMBER * padded * of.channels * times
+    transforms += _PRODUCT_NUMBER * of.tiles * of.filters
+    work += _IN_PARTS * transforms if c.in_parts else transforms
     # A phase ends when its last task does.
     units = c.together * c.parts
     work *= -(-units // of.count) * of.count / units / of.count
-    phases = sets * blocks * spans
+    phases = sets * blocks * spans * ((of.m + 2) ** 2 // c.elements(of.m))
     if c.own:
         work += _FILTER_NUMBER * pairs * c.groups / min(of.count, units)
     elif not of.kept:

@@ -37,11 +37,21 @@ _CHUNK = 64
 
 
 def transformed_bytes(
-    channels: int, filters: int, m: int, dtype: str, of: Host, vectors: int | None = None
+    channels: int,
+    filters: int,
+    m: int,
+    dtype: str,
+    of: Host,
+    vectors: int | None = None,
+    in_parts: bool = False,
 ) -> int:
-    """Size of transformed filters, in blocks of the usual ``vectors`` for so many or of others."""
+    """Size of transformed filters, in blocks of the usual ``vectors`` for so many or of others.
+
+    ``in_parts``: of two rows of elements instead of all.
+    """
     width = (vectors or vectors_for(filters, dtype, of)) * of.lanes(dtype)
-    return -(-filters // width) * (m + 2) ** 2 * apart(channels * width * ITEMSIZE[dtype])
+    elements = (m + 2) * (2 if in_parts else m + 2)
+    return -(-filters // width) * elements * apart(channels * width * ITEMSIZE[dtype])
 
 
 def packed_bytes(vectors: int, dtype: str, of: Host) -> int:
@@ -118,7 +128,7 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
                 w_steps[1], w_steps[2], w_steps[3],
                 min(chunk, channels - c), min(width, filters - f), vectors, packed,
                 u + f // width * elements * step + c * vectors * vector_bytes,
-                vectors * vector_bytes, step,
+                vectors * vector_bytes, step, 0,
             )  # fmt: skip
             task = take(counter)
 
@@ -126,18 +136,20 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
 
 
 @functools.cache
-def transform_block(dtype: str, host: Host, m: int) -> Any:
-    """Return ``f(w, tap, c_step, f_step, count, used, vectors, packed, u, row, step)`` for kernels.
+def transform_block(dtype: str, host: Host, m: int, in_parts: bool = False) -> Any:
+    """Return ``f(w, tap, c_step, f_step, count, used, vectors, packed, u, row, step, part)``.
 
     It transforms ``count`` channels of ``used`` filters, and zeros for the rest of so many
-    ``vectors``, to ``u``: channels are ``row`` bytes apart, elements ``step``.
+    ``vectors``, to ``u``: channels are ``row`` bytes apart, elements ``step``; ``part``: as of
+    :func:`winograd_transforms.transform_input`.
     """
     lanes, itemsize = host.lanes(dtype), ITEMSIZE[dtype]
     vector_bytes = host.vector_bytes
-    filter_in, transpose = transform_filter(dtype, host, m), transpose_block(dtype, host)
+    transpose = transpose_block(dtype, host)
+    filter_in = transform_filter(dtype, host, m, in_parts)
     number, put, zero = number_at(dtype), put_at(dtype), np.dtype(dtype).type(0)
 
-    def transform(w, tap, c_step, f_step, count, used, vectors, packed, u, row, step):  # type: ignore[no-untyped-def]
+    def transform(w, tap, c_step, f_step, count, used, vectors, packed, u, row, step, part):  # type: ignore[no-untyped-def]
         width, width_bytes = vectors * lanes, vectors * vector_bytes
         in_place = f_step == itemsize and used == width
         for c in range(0, count, lanes):
@@ -162,7 +174,7 @@ def transform_block(dtype: str, host: Host, m: int) -> Any:
                 for k in range(vectors):
                     filter_in(
                         source + i * s_step + k * vector_bytes, s_tap,
-                        u + (c + i) * row + k * vector_bytes, step,
+                        u + (c + i) * row + k * vector_bytes, step, part,
                     )  # fmt: skip
 
     return inlined(transform)

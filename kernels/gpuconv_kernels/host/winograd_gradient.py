@@ -20,6 +20,9 @@ A task is a block of channels, a block of filters and some of the tiles::
             for 6 channels: micro-kernel: 6 x 64 sums += the group
     transform the sums
 
+Where memory is short, all this is done for two rows of elements at a time, each of which adds what
+it gives to ``dw``.
+
 How tiles are cut into groups and parts is decided by the shape and the limit of memory, and what
 they give is added in order, so the bits do not depend on the number of threads.
 """
@@ -52,6 +55,7 @@ from gpuconv_kernels.host.winograd_tiles import (
     with_channels_together,
 )
 from gpuconv_kernels.host.winograd_transforms import (
+    parts_of,
     transform_filter_gradient,
     transform_input,
     transform_output_gradient,
@@ -80,6 +84,10 @@ _OUTSIDE = 0.25
 """More for each of them, where a task's memory is larger than its L2 cache."""
 _GRADIENT_NUMBER = 30
 """A number of the transformed gradient, which is transformed back and added to those of others."""
+_AGAIN = 20
+"""more where ``dw`` is read and written for each part of the elements."""
+_IN_PARTS = 1.3
+"""Transforms take so many times as long where they compute a part of the elements at a time."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,7 @@ class Cut:
         channels: of a block, a multiple of a vector's lanes.
         group: tiles that are transformed together.
         span, parts: tiles of a part, a multiple of the group; how many parts.
+        in_parts: whether two rows of elements are computed at a time, or all.
     """
 
     vectors: int
@@ -98,6 +107,11 @@ class Cut:
     group: int
     span: int
     parts: int
+    in_parts: bool
+
+    def elements(self, m: int) -> int:
+        """That are computed at a time."""
+        return (m + 2) * (2 if self.in_parts else m + 2)
 
 
 def _cuts(tiles: int, channels: int, filters: int, dtype: str, of: Host) -> Iterator[Cut]:
@@ -111,7 +125,8 @@ def _cuts(tiles: int, channels: int, filters: int, dtype: str, of: Host) -> Iter
                 span = -(-tiles // parts)
                 group = -(-span // -(-span // size))
                 span = up(span, group)
-                yield Cut(vectors, block, group, span, -(-tiles // span))
+                for in_parts in (False, True):
+                    yield Cut(vectors, block, group, span, -(-tiles // span), in_parts)
 
 
 def _time(c: Cut, tiles: int, channels: int, filters: int, m: int, dtype: str, of: Host) -> float:
@@ -119,10 +134,11 @@ def _time(c: Cut, tiles: int, channels: int, filters: int, m: int, dtype: str, o
     pairs, width = channels * filters, c.vectors * of.lanes(dtype)
     across, along = -(-channels // c.channels), -(-filters // width)
     numbers = c.group * (c.channels + width) + up(c.channels, rows_for(c.vectors, of)) * width
-    inside = numbers * (m + 2) ** 2 * ITEMSIZE[dtype] <= second_level_cache()
+    inside = numbers * c.elements(m) * ITEMSIZE[dtype] <= second_level_cache()
     work = (_STEP + _START / c.group + (0 if inside else _OUTSIDE)) * tiles * pairs
-    work += _TILE_NUMBER * tiles * (channels * along + filters * across)
-    work += _GRADIENT_NUMBER * pairs * c.parts
+    transforms = _TILE_NUMBER * tiles * (channels * along + filters * across)
+    work += _IN_PARTS * transforms if c.in_parts else transforms
+    work += (_GRADIENT_NUMBER + (_AGAIN if c.in_parts else 0)) * pairs * c.parts
     tasks, time = across * along * c.parts, 0.0
     for count, weight in ((_THREADS, 0.9), (_MANY_THREADS, 0.1)):
         time += weight * work * -(-tasks // count) / tasks
@@ -132,18 +148,18 @@ def _time(c: Cut, tiles: int, channels: int, filters: int, m: int, dtype: str, o
 def _scratch(c: Cut, m: int, dtype: str, of: Host) -> tuple[int, ...]:
     """Where in a worker's scratch memory its parts begin, in the order of ``accumulate``."""
     itemsize, lanes = ITEMSIZE[dtype], of.lanes(dtype)
-    width, elements = c.vectors * lanes, (m + 2) ** 2
+    width, elements, pixels = c.vectors * lanes, c.elements(m), (m + 2) ** 2
     rows = up(c.channels, rows_for(c.vectors, of))
     return offsets_of(
         [
             elements * apart(c.group * c.channels * itemsize) + rows * itemsize,
             elements * apart(c.group * width * itemsize),
             elements * apart(rows * width * itemsize),
-            c.group * elements * 8,
+            c.group * pixels * 8,
             c.group * m * m * 8,
             elements * rows * 8,
-            elements * lanes * itemsize,
-            elements * 8,
+            pixels * lanes * itemsize,
+            pixels * 8,
             9 * lanes * itemsize,
         ]
     )
@@ -221,7 +237,7 @@ def conv_backward_weight(
     nothing = zeros((max(channels, filters) + width) * dw.itemsize)
     partial = np.empty((c.parts, *dw.shape), dtype) if c.parts > 1 else dw
     run(
-        gradient(dtype, of, m),
+        gradient(dtype, of, m, c.in_parts),
         plan.blocks[0] * plan.blocks[1] * c.parts,
         address(x),
         address(dy),
@@ -248,18 +264,23 @@ def conv_backward_weight(
 
 
 @functools.cache
-def gradient(dtype: str, host: Host, m: int) -> Any:
-    """Return the compiled kernel for tiles of ``m`` x ``m``."""
-    return Kernel(define(dtype, host, m), dtype, host, m)
+def gradient(dtype: str, host: Host, m: int, in_parts: bool = False) -> Any:
+    """Return the compiled kernel for tiles of ``m`` x ``m``, whose elements are all computed at
+    once or ``in_parts``."""
+    return Kernel(define(dtype, host, m, in_parts), dtype, host, m, in_parts)
 
 
-def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
+def define(dtype: str, host: Host, m: int, in_parts: bool) -> Callable[..., None]:
     """Return the kernel as a plain function; see :func:`gradient`."""
     lanes, itemsize, vector_bytes = host.lanes(dtype), ITEMSIZE[dtype], host.vector_bytes
-    elements, pixels = (m + 2) ** 2, m * m
-    patch_in = tail_padded(dtype, host, transform_input(dtype, host, m), elements)
-    tile_in = tail_padded(dtype, host, transform_output_gradient(dtype, host, m), pixels)
-    taps_out = transform_filter_gradient(dtype, host, m)
+    patch_pixels, pixels = (m + 2) ** 2, m * m
+    passes = len(parts_of(m)) if in_parts else 1
+    elements = patch_pixels // passes
+    patch_in = transform_input(dtype, host, m, in_parts)
+    patch_in = tail_padded(dtype, host, patch_in, patch_pixels)
+    tile_in = transform_output_gradient(dtype, host, m, in_parts)
+    tile_in = tail_padded(dtype, host, tile_in, pixels)
+    taps_out = transform_filter_gradient(dtype, host, m, in_parts)
     number, put, zero = number_at(dtype), put_at(dtype), np.dtype(dtype).type(0)
 
     def accumulate(  # type: ignore[no-untyped-def]
@@ -291,7 +312,7 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
 
         for e in range(elements):
             fill_table(sum_table + 8 * e * all_rows, all_rows, sums + e * step, width_bytes)
-        fill_table(padded_table, elements, padded, vector_bytes)
+        fill_table(padded_table, patch_pixels, padded, vector_bytes)
 
         task = take(counter)
         while task < tasks:
@@ -302,67 +323,72 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
             c_used, f_used = min(block, channels - c), min(width, filters - f)
             row_blocks = -(-c_used // rows)
             last = min(tiles, part * span + span)
-            for first in range(part * span, last, group):
-                here = min(group, last - first)
-                locate(
-                    patch_table, first, here, here, m + 2, m, grid, grid[2], grid[3],
-                    extents[0], extents[1], x, x_steps, zeros,
-                )  # fmt: skip
-                locate(
-                    tile_table, first, here, here, m, m, grid, 0, 0,
-                    extents[2], extents[3], dy, dy_steps, zeros,
-                )  # fmt: skip
-                for j in range(elements * lanes):
-                    put(padded, j, zero)
-                for i in range(here):
-                    for k in range(0, c_used, lanes):
-                        patch_in(
-                            patch_table + i * elements * 8, (c + k) * itemsize,
-                            min(lanes, c_used - k), padded_table,
-                            v + (i * block + k) * itemsize, v_step,
-                        )  # fmt: skip
-                for j in range(elements * lanes):
-                    put(padded, j, zero)
-                for i in range(here):
+            for p in range(passes):
+                for first in range(part * span, last, group):
+                    here = min(group, last - first)
+                    locate(
+                        patch_table, first, here, here, m + 2, m, grid, grid[2], grid[3],
+                        extents[0], extents[1], x, x_steps, zeros,
+                    )  # fmt: skip
+                    locate(
+                        tile_table, first, here, here, m, m, grid, 0, 0,
+                        extents[2], extents[3], dy, dy_steps, zeros,
+                    )  # fmt: skip
+                    for j in range(patch_pixels * lanes):
+                        put(padded, j, zero)
+                    for i in range(here):
+                        for k in range(0, c_used, lanes):
+                            patch_in(
+                                patch_table + i * patch_pixels * 8, (c + k) * itemsize,
+                                min(lanes, c_used - k), padded_table,
+                                v + (i * block + k) * itemsize, v_step, p,
+                            )  # fmt: skip
+                    for j in range(patch_pixels * lanes):
+                        put(padded, j, zero)
+                    for i in range(here):
+                        for k in range(0, f_used, lanes):
+                            tile_in(
+                                tile_table + i * pixels * 8, (f + k) * itemsize,
+                                min(lanes, f_used - k), padded_table,
+                                d + (i * width + k) * itemsize, d_step, p,
+                            )  # fmt: skip
+                    for e in range(elements):
+                        for r in range(row_blocks):
+                            multiply(
+                                kernel,
+                                v + e * v_step + r * rows * itemsize,
+                                block * itemsize,
+                                v + e * v_step + r * rows * itemsize,
+                                0,
+                                d + e * d_step,
+                                width_bytes,
+                                here,
+                                sum_table + 8 * (e * all_rows + r * rows),
+                                0,
+                                first - part * span,
+                                0,
+                                0,
+                            )
+                for i in range(c_used):
+                    to = dw + ((part * 9 * channels + c + i) * filters + f) * itemsize
                     for k in range(0, f_used, lanes):
-                        tile_in(
-                            tile_table + i * pixels * 8, (f + k) * itemsize,
-                            min(lanes, f_used - k), padded_table,
-                            d + (i * width + k) * itemsize, d_step,
-                        )  # fmt: skip
-                for e in range(elements):
-                    for r in range(row_blocks):
-                        multiply(
-                            kernel,
-                            v + e * v_step + r * rows * itemsize,
-                            block * itemsize,
-                            v + e * v_step + r * rows * itemsize,
-                            0,
-                            d + e * d_step,
-                            width_bytes,
-                            here,
-                            sum_table + 8 * (e * all_rows + r * rows),
-                            0,
-                            first - part * span,
-                            0,
-                            0,
+                        whole = k + lanes <= f_used
+                        if not whole:
+                            for j in range(9 * lanes):
+                                put(spare, j, zero)
+                        taps_out(
+                            sums + i * width_bytes + k * itemsize,
+                            step,
+                            to + k * itemsize if whole else spare,
+                            tap_step if whole else vector_bytes,
+                            p,
                         )
-            for i in range(c_used):
-                to = dw + ((part * 9 * channels + c + i) * filters + f) * itemsize
-                for k in range(0, f_used, lanes):
-                    whole = k + lanes <= f_used
-                    taps_out(
-                        sums + i * width_bytes + k * itemsize,
-                        step,
-                        to + k * itemsize if whole else spare,
-                        tap_step if whole else vector_bytes,
-                    )
-                    if not whole:
-                        for t in range(9):
-                            place = to + t * tap_step + k * itemsize
-                            for j in range(f_used - k):
-                                value = number(spare + t * vector_bytes + j * itemsize, 0)
-                                put(place, j, value)
+                        if not whole:
+                            for t in range(9):
+                                place = to + t * tap_step + k * itemsize
+                                for j in range(f_used - k):
+                                    value = number(spare + t * vector_bytes + j * itemsize, 0)
+                                    put(place, j, value + number(place, j) if p else value)
             task = take(counter)
 
     return accumulate

@@ -123,11 +123,14 @@ def locate(  # type: ignore[no-untyped-def]
     for i in range(entries):
         h, w = row * m - before_h, column * m - before_w
         corner = base + image * steps[0] + h * steps[1] + w * steps[2]
+        whole = 0 <= h <= height - size and 0 <= w <= width - size
         for r in range(size):
+            line_inside = i < count and 0 <= h + r < height
             for s in range(size):
-                inside = i < count and 0 <= h + r < height and 0 <= w + s < width
-                _write_word(to, 0, corner + r * steps[1] + s * steps[2] if inside else outside)
-                to += 8
+                inside = line_inside and (whole or 0 <= w + s < width)
+                _write_word(to, s, corner + s * steps[2] if inside else outside)
+            corner += steps[1]
+            to += 8 * size
         column += 1
         if column == grid[1]:
             column = 0
@@ -138,7 +141,7 @@ def locate(  # type: ignore[no-untyped-def]
 
 
 def tail_padded(dtype: str, host: Host, transform: Any, pixels: int) -> Any:
-    """Return ``f(table, shift, inside, patch_table, target, step)``: a transform of ``pixels``.
+    """Return ``f(table, shift, inside, patch_table, target, step, part)``: one of ``pixels``.
 
     Where fewer than a vector's channels, ``inside``, are left, they are copied in front of the
     zeros of a patch of vectors, so that nothing behind the last pixel is read.
@@ -146,13 +149,13 @@ def tail_padded(dtype: str, host: Host, transform: Any, pixels: int) -> Any:
     lanes, word = host.lanes(dtype), number_at("int64")
     number, put = number_at(dtype), put_at(dtype)
 
-    def padded(table, shift, inside, patch_table, target, step):  # type: ignore[no-untyped-def]
+    def padded(table, shift, inside, patch_table, target, step, part):  # type: ignore[no-untyped-def]
         if inside < lanes:
             for p in range(pixels):
                 source, copy = word(table, p) + shift, word(patch_table, p)
                 for j in range(inside):
                     put(copy, j, number(source, j))
             table, shift = patch_table, 0
-        transform(table, shift, target, step)
+        transform(table, shift, target, step, part)
 
     return inlined(padded)

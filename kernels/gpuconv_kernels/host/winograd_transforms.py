@@ -32,7 +32,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.host.microkernel_code import bounded, bounds
-from gpuconv_kernels.host.target import INT, ITEMSIZE, REAL, Host
+from gpuconv_kernels.host.target import INT, ITEMSIZE, REAL, Host, inlined
 
 POINTS = {
     2: (0, 1, -1),
@@ -95,70 +95,156 @@ def transposed(matrix: Matrix) -> Matrix:
 # --- the transforms that kernels call -----------------------------------------------------
 
 
+def parts_of(m: int) -> tuple[tuple[int, ...], ...]:
+    """The rows of elements that are computed together where not all are: opposite points.
+
+    The first and the last, then two by two; whatever belongs to a part is a plane of two rows.
+    """
+    return ((0, m + 1), *((i, i + 1) for i in range(1, m + 1, 2)))
+
+
 @functools.cache
-def transform_input(dtype: str, host: Host, m: int) -> Any:
-    """Return ``f(table, shift, v, step)``: ``B^T x B`` of a patch.
+def transform_input(dtype: str, host: Host, m: int, in_parts: bool = False) -> Any:
+    """Return ``f(table, shift, v, step, part)``: ``B^T x B`` of a patch.
 
     ``table`` is the address of ``t * t`` addresses of pixels, to each of which ``shift`` bytes are
-    added; element ``e`` of the result is stored ``e * step`` bytes after ``v``.
+    added; element ``e`` of the result is stored ``e * step`` bytes after ``v``. ``in_parts``: only
+    the elements of a ``part`` are computed, whose number in :func:`parts_of` is given; else it is
+    not looked at.
     """
-    return _transform(dtype, host, matrices(m).b_transposed, from_table=True)
+    b = matrices(m).b_transposed
+    return _by_part([_transform(dtype, host, b, b, i, True) for i in _kept(m, in_parts)])
 
 
 @functools.cache
-def transform_filter(dtype: str, host: Host, m: int) -> Any:
-    """Return ``f(w, step, u, u_step)``: ``G w G^T`` of filters whose 9 taps are ``step`` apart."""
-    return _transform(dtype, host, matrices(m).g)
+def transform_filter(dtype: str, host: Host, m: int, in_parts: bool = False) -> Any:
+    """Return ``f(w, step, u, u_step, part)``: ``G w G^T``, the 9 taps ``step`` apart."""
+    g = matrices(m).g
+    return _by_part([_transform(dtype, host, g, g, i) for i in _kept(m, in_parts)])
 
 
 @functools.cache
-def transform_output(dtype: str, host: Host, m: int) -> Any:
-    """Return ``f(products, step, table, shift, bias, finish)``: ``A^T M A``, plus ``bias``.
+def transform_output(dtype: str, host: Host, m: int, in_parts: bool = False) -> Any:
+    """Return ``f(products, step, table, shift, bias, finish, part)``: ``A^T M A``, plus ``bias``.
 
     ``table`` holds the addresses of ``m * m`` pixels; ``finish``: ``RELU``, ``SIX``, both or none.
+    All parts but the first are added to what is there, and not to ``bias``.
     """
-    return _transform(dtype, host, transposed(matrices(m).a), to_table=True, finished=True)
+    a = transposed(matrices(m).a)
+    return _by_part(
+        [
+            _transform(dtype, host, some, a, None, False, True, "there" if number else "bias")
+            for number, some in enumerate(_columns(a, m, in_parts))
+        ],
+        True,
+    )
 
 
 @functools.cache
-def transform_output_gradient(dtype: str, host: Host, m: int) -> Any:
-    """Return ``f(table, shift, v, step)``: ``A dy A^T`` of a tile, as ``transform_input``."""
-    return _transform(dtype, host, matrices(m).a, from_table=True)
+def transform_output_gradient(dtype: str, host: Host, m: int, in_parts: bool = False) -> Any:
+    """Return ``f(table, shift, v, step, part)``: ``A dy A^T`` of a tile, as the input's."""
+    a = matrices(m).a
+    return _by_part([_transform(dtype, host, a, a, i, True) for i in _kept(m, in_parts)])
 
 
 @functools.cache
-def transform_filter_gradient(dtype: str, host: Host, m: int) -> Any:
-    """Return ``f(du, step, dw, tap_step)``: ``G^T dU G``, the 9 taps ``tap_step`` apart."""
-    return _transform(dtype, host, transposed(matrices(m).g))
+def transform_filter_gradient(dtype: str, host: Host, m: int, in_parts: bool = False) -> Any:
+    """Return ``f(du, step, dw, tap_step, part)``: ``G^T dU G``, the 9 taps ``tap_step`` apart.
+
+    All parts but the first are added to what is there.
+    """
+    g = transposed(matrices(m).g)
+    return _by_part(
+        [
+            _transform(dtype, host, some, g, plus="there" if number else None)
+            for number, some in enumerate(_columns(g, m, in_parts))
+        ]
+    )
+
+
+def _kept(m: int, in_parts: bool) -> tuple[tuple[int, ...] | None, ...]:
+    """The rows of elements of each part; None: all."""
+    return parts_of(m) if in_parts else (None,)
+
+
+def _columns(matrix: Matrix, m: int, in_parts: bool) -> list[Matrix]:
+    """Of each part, the columns of a matrix that has one for each row of elements."""
+    if not in_parts:
+        return [matrix]
+    return [tuple(tuple(row[i] for i in part) for row in matrix) for part in parts_of(m)]
+
+
+def _by_part(transforms: Sequence[Any], finished: bool = False) -> Any:
+    """One function of all; its last argument says which."""
+
+    def either(number: int, one: Any, others: Any) -> Any:
+        def four(source, source_by, target, target_by, part):  # type: ignore[no-untyped-def]
+            if part == number:
+                one(source, source_by, target, target_by)
+            else:
+                others(source, source_by, target, target_by, part)
+
+        def six(source, source_by, target, target_by, bias, finish, part):  # type: ignore[no-untyped-def]
+            if part == number:
+                one(source, source_by, target, target_by, bias, finish)
+            else:
+                others(source, source_by, target, target_by, bias, finish, part)
+
+        return inlined(six if finished else four)
+
+    def always(one: Any) -> Any:
+        def four(source, source_by, target, target_by, part):  # type: ignore[no-untyped-def]
+            one(source, source_by, target, target_by)
+
+        def six(source, source_by, target, target_by, bias, finish, part):  # type: ignore[no-untyped-def]
+            one(source, source_by, target, target_by, bias, finish)
+
+        return inlined(six if finished else four)
+
+    result = always(transforms[-1])
+    for number in reversed(range(len(transforms) - 1)):
+        result = either(number, transforms[number], result)
+    return result
 
 
 def _transform(
     dtype: str,
     host: Host,
-    matrix: Matrix,
+    left: Matrix,
+    right: Matrix,
+    kept: tuple[int, ...] | None = None,
     from_table: bool = False,
     to_table: bool = False,
-    finished: bool = False,
+    plus: str | None = None,
 ) -> Any:
+    """``left @ plane @ right^T``; ``kept``: only these rows; ``plus``: a bias, or what is there.
+
+    All rows are written down, so that those of a part have the same bits; LLVM leaves out what
+    nobody uses.
+    """
+
     def emit(builder: ir.IRBuilder, arguments: Sequence[ir.Value]) -> None:
         source, source_by, target, target_by, *rest = arguments
         plane = _Plane(dtype, host, builder)
-        rows, columns = len(matrix), len(matrix[0])
+        rows, columns = len(left[0]), len(right[0])
         half = []
         for c in range(columns):
             column = [
                 plane.load(plane.place(source, source_by, r * columns + c, from_table))
-                for r in range(columns)
+                for r in range(rows)
             ]
-            half.append(plane.product(matrix, column))
-        bias = plane.load(rest[0]) if finished else None
-        for r in range(rows):
-            for c, value in enumerate(plane.product(matrix, [column[r] for column in half])):
-                if finished:
-                    value = plane.finished(value, bias, rest[1])
-                plane.store(value, plane.place(target, target_by, r * rows + c, to_table))
+            results = plane.product(left, column)
+            half.append(results if kept is None else [results[r] for r in kept])
+        bias = plane.load(rest[0]) if plus == "bias" else None
+        for r in range(len(half[0])):
+            for c, value in enumerate(plane.product(right, [column[r] for column in half])):
+                place = plane.place(target, target_by, r * len(right) + c, to_table)
+                if plus is not None:
+                    more = plane.load(place) if bias is None else bias
+                    value = plane.finished(value, more, rest[1] if rest else None)
+                plane.store(value, place)
 
-    if finished:
+    if to_table:
 
         @intrinsic
         def transform(typing_context, source, step, target, shift, bias, finish):  # type: ignore[no-untyped-def]
@@ -279,7 +365,10 @@ class _Plane:
         """The sum of coefficient * vector."""
         b = self.builder
         # A coefficient of 1 first, so that the rest are additions and fused multiply-adds.
-        (factor, total), *rest = sorted((t for t in terms if t[0]), key=lambda t: t[0] != 1)
+        ordered = sorted((t for t in terms if t[0]), key=lambda t: t[0] != 1)
+        if not ordered:
+            return self._constant(Fraction(0))
+        (factor, total), *rest = ordered
         if factor != 1:
             total = b.fmul(self._constant(factor), total)
         for factor, value in rest:
@@ -289,10 +378,11 @@ class _Plane:
                 total = b.call(self.multiply_add, [self._constant(factor), value, total])
         return total
 
-    def finished(self, value: ir.Value, bias: ir.Value, finish: ir.Value) -> ir.Value:
+    def finished(self, value: ir.Value, bias: ir.Value, finish: ir.Value | None) -> ir.Value:
         """``value + bias``, within the bounds of ``finish``."""
         b = self.builder
-        return bounded(b, b.fadd(value, bias), bounds(b, self.vector, finish))
+        value = b.fadd(value, bias)
+        return value if finish is None else bounded(b, value, bounds(b, self.vector, finish))
 
     def interleaved(self, first: ir.Value, second: ir.Value, upper: int) -> ir.Value:
         """The lower or upper halves of two vectors, their numbers in turn."""
@@ -323,8 +413,9 @@ class _Plane:
 
 def _opposite(matrix: Matrix) -> list[int]:
     """The first rows of pairs that differ in the signs of their odd terms only."""
-    return [
-        i
-        for i in range(1, len(matrix) - 1)
-        if matrix[i + 1] == tuple(-v if j % 2 else v for j, v in enumerate(matrix[i]))
-    ]
+    found: list[int] = []
+    for i in range(len(matrix) - 1):
+        opposite = tuple(-v if j % 2 else v for j, v in enumerate(matrix[i]))
+        if matrix[i + 1] == opposite and i - 1 not in found:
+            found.append(i)
+    return found
