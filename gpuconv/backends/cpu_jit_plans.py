@@ -16,6 +16,7 @@ from gpuconv_kernels.host import (
     depthwise_weights,
     direct,
     few_channels,
+    few_channels_forward,
     weight_gradient,
     winograd,
 )
@@ -96,14 +97,16 @@ def _choose(
 
 
 def _direct_plan(op: str, g: ConvGeometry, dtype: str) -> Plan:
+    by_lines = few_channels_forward.pays(g) and op == "conv_forward"
     if op == "conv_backward_weight":
+        by_lines = few_channels.pays(g)
         needed, what = weight_gradient.workspace_bytes(g, dtype), "channels"
     elif op == "conv_backward_input":
         needed, what = direct.backward_input_workspace_bytes(g, dtype), "pixels"
     else:
         needed, what = direct.workspace_bytes(g, dtype), "pixels"
     reason = f"tiles of {what} x filters in registers, read where they lie: no columns"
-    if op != "conv_backward_input" and few_channels.pays(g):
+    if by_lines:
         reason += "; taps of a line count as channels, since there are few of these"
     return Plan("direct", needed, reason)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry
 from gpuconv.testing import assert_close, assert_exact, reference
 from gpuconv.testing.cases import generator, small_integers
@@ -17,6 +18,7 @@ from gpuconv_kernels.host import (
     few_channels_weights,
     weight_gradient,
 )
+from gpuconv_kernels.host.finishing import NOTHING
 from gpuconv_kernels.host.target import Host, host
 from gpuconv_kernels.threads import set_threads
 
@@ -73,7 +75,7 @@ def test_every_form_of_the_call(g: ConvGeometry) -> None:
         y, memory = guarded(np.full(g.y_shape, np.nan, "float32"))
         direct.conv_forward(x, w, bias, y, g)
         assert_exact(y, plain)
-        direct.conv_forward(x, unread, bias, y, g, True, packed, residual)
+        direct.conv_forward(x, unread, bias, y, g, Activation("relu"), packed, residual)
         assert_exact(y, np.maximum(plain + residual, 0))
         assert np.isnan(memory[:64]).all()
         assert np.isnan(memory[-64:]).all()
@@ -104,7 +106,7 @@ def test_every_width_of_vectors(of: Host) -> None:
     g = GEOMETRIES["dilated"]
     x, w, bias, dy = operands(g)
     y = np.full(g.y_shape, np.nan, "float32")
-    few_channels_forward.conv_forward(x, w, bias, y, g, 0, None, of)
+    few_channels_forward.conv_forward(x, w, bias, y, g, NOTHING, None, of)
     assert_exact(y, reference.conv(x, w, bias, **words(g)))
     dw = np.full(g.w_shape, np.nan, "float32")
     few_channels_weights.conv_backward_weight(dy, x, dw, g, of)

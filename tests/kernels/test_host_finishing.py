@@ -9,7 +9,7 @@ from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry
 from gpuconv.testing.guards import guarded
 from gpuconv_kernels.array import activations as array
-from gpuconv_kernels.host import activations, depthwise, direct, winograd
+from gpuconv_kernels.host import activations, depthwise, direct, direct_cut, winograd
 from gpuconv_kernels.host.target import Host
 from gpuconv_kernels.host.winograd_filters import transform_weights
 from gpuconv_kernels.threads import set_threads
@@ -23,7 +23,7 @@ IN_PART = [Activation("leaky_relu", ALPHA), Activation("softsign")]
 def _as_it_was():
     yield
     set_threads(None)
-    direct.cut.cache_clear()
+    direct_cut.cut.cache_clear()
     depthwise._plan.cache_clear()
 
 
@@ -117,8 +117,8 @@ def test_direct_in_float64_and_without_bias():
 @pytest.mark.parametrize("threads", [1, 2])
 def test_behind_the_last_chunk_alone(monkeypatch, threads):
     """Results that wait for more taps and channels are not finished yet."""
-    monkeypatch.setattr(direct, "chunk_bytes", lambda: 2**12)
-    direct.cut.cache_clear()
+    monkeypatch.setattr(direct_cut, "chunk_bytes", lambda: 2**12)
+    direct_cut.cut.cache_clear()
     set_threads(threads)
     check(by_direct, geometry(1, 70, (7, 7), 150, 3, 1, 1), functions=IN_PART)
 

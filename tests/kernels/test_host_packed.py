@@ -14,7 +14,7 @@ from gpuconv.geometry import ConvGeometry, resolve_padding
 from gpuconv.settings import config
 from gpuconv.testing import assert_exact, reference
 from gpuconv.testing.cases import CONV_CASES, ConvCase, generator, small_integers
-from gpuconv_kernels.host import direct, target
+from gpuconv_kernels.host import direct, direct_cut, target
 from gpuconv_kernels.host.target import Host
 from gpuconv_kernels.threads import set_threads
 
@@ -31,7 +31,7 @@ def _settings_as_they_were() -> Iterator[None]:
     yield
     config.winograd = "auto"
     set_threads(None)
-    direct.cut.cache_clear()
+    direct_cut.cut.cache_clear()
 
 
 def geometry_of(case: ConvCase) -> ConvGeometry:
@@ -100,16 +100,21 @@ def test_chunks_of_any_size_read_the_same_weights(
     monkeypatch: pytest.MonkeyPatch, chunk: int, threads: int
 ) -> None:
     """Chunks of some channels of a tap, of some taps, and of some filters."""
-    monkeypatch.setattr(direct, "chunk_bytes", lambda: chunk)
-    direct.cut.cache_clear()
+    monkeypatch.setattr(direct_cut, "chunk_bytes", lambda: chunk)
+    direct_cut.cut.cache_clear()
     set_threads(threads)
-    for g in (square(1, 70, 6, 150, 3), square(1, 24, 8, 100, 3, groups=2), square(2, 3, 9, 20, 5)):
+    for g in (
+        square(1, 70, 6, 150, 3),
+        square(1, 24, 8, 100, 3, groups=2),
+        square(2, 3, 9, 20, 5),
+        square(1, 2, 9, 77, 3),
+    ):
         np.testing.assert_array_equal(*both(g, f"chunks-{g.in_channels}"))
 
 
 def test_narrow_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(direct, "host", lambda: Host(16, 16))
-    direct.cut.cache_clear()
+    direct_cut.cut.cache_clear()
     np.testing.assert_array_equal(*both(square(1, 20, 6, 37, 3), "narrow"))
 
 

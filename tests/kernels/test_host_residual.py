@@ -14,7 +14,7 @@ from gpuconv.geometry import ConvGeometry
 from gpuconv.settings import config
 from gpuconv.testing import assert_exact, reference
 from gpuconv.testing.cases import generator, small_integers
-from gpuconv_kernels.host import direct
+from gpuconv_kernels.host import direct, direct_cut
 from gpuconv_kernels.threads import set_threads
 
 PLENTY = 2**28
@@ -25,7 +25,7 @@ def _settings_as_they_were() -> Iterator[None]:
     yield
     config.winograd = "auto"
     set_threads(None)
-    direct.cut.cache_clear()
+    direct_cut.cut.cache_clear()
 
 
 def square(batch: int, channels: int, extent: int, filters: int, kernel: int, groups: int = 1):
@@ -87,8 +87,8 @@ def test_where_results_wait_for_the_last_chunk(
     monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     """The residual is added once, by the last chunk of taps and channels."""
-    monkeypatch.setattr(direct, "chunk_bytes", lambda: 2**12)
-    direct.cut.cache_clear()
+    monkeypatch.setattr(direct_cut, "chunk_bytes", lambda: 2**12)
+    direct_cut.cut.cache_clear()
     set_threads(threads)
     g = square(1, 70, 7, 150, 3)
     x, w, bias, residual = numbers(g, "float32")

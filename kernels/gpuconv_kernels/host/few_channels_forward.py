@@ -16,7 +16,8 @@ A task is a band of lines of one image, or a stretch of such lines. It copies wh
 with zeros at both ends, unless there is no padding; a line of taps outside of the image is left
 out. Each number is summed in a fixed order.
 
-Limits: as few_channels.py.
+Limits: as :func:`pays` says. With more channels the tables of addresses cost less than numbers that
+are read again for each vector of taps.
 """
 
 from __future__ import annotations
@@ -56,6 +57,16 @@ _MOST_LINES = 16
 """Of a band."""
 _COPIED_BYTES = 256 * 1024
 """What a task copies of x, about: it stays in the L2 cache."""
+
+
+_MOST_CHANNELS = 6
+
+
+def pays(geometry: Any) -> bool:
+    """Whether :func:`conv_forward` can be used, and helps."""
+    g = geometry
+    few = g.groups == 1 and g.in_channels <= _MOST_CHANNELS
+    return few and g.dilation[-1] == 1 and min(g.pads[-1]) >= 0
 
 
 @dataclass(frozen=True)
@@ -135,7 +146,7 @@ def conv_forward(
 ) -> None:
     """Write ``y`` (N, *out, F) from ``x`` (N, *in, C), ``w`` (*k, C, F) and ``bias`` (F,).
 
-    As :func:`direct.conv_forward`, where ``packed`` comes from; ``y`` is contiguous. To the bits of
+    As :func:`direct.conv_forward`, where ``packed`` comes from. To the bits of
     ``finish`` the distance of a residual is added, see :func:`microkernel.pixel_kernel`.
     """
     if y.size == 0:
@@ -255,10 +266,12 @@ def define(dtype: str) -> Callable[..., None]:
                         start + f, finish, 0, 0, 0, 0,
                     )  # fmt: skip
                 if function:
-                    put(table, 0, line)
-                    call(
-                        function, table, 1, 0, pixels * filters, 0, alpha, 0, 0, 0, 0, 0, 0,
-                    )  # fmt: skip
+                    together = pixels if y_steps[3] == filters * itemsize else 1
+                    for i in range(0, pixels, together):
+                        put(table, 0, line + i * y_steps[3])
+                        call(
+                            function, table, 1, 0, together * filters, 0, alpha, 0, 0, 0, 0, 0, 0,
+                        )  # fmt: skip
             task = take(counter)
 
     return convolve

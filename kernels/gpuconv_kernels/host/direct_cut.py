@@ -1,0 +1,155 @@
+"""How a direct convolution is cut: blocks of pixels, parts of the filters, chunks of the weights.
+
+A task is a block and a part. It packs the weights of a chunk after the other; see ``direct.py``.
+Cut by counting: as few numbers moved, and threads waiting as little, as can be.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from gpuconv_kernels.host.microkernel import rows_for, vectors_across
+from gpuconv_kernels.host.target import ITEMSIZE, Host, second_level_cache
+
+_LEAST_PIXELS, _MOST_PIXELS = 64, 2048
+"""Of a block;"""
+_LEAST_UNPACKED = 32
+"""where weights need no packing."""
+_MOST_IN_PLACE = 1024
+"""Pixels up to which weights that lie as the micro-kernel reads them are not packed."""
+_TABLE_BYTES = 128 * 1024
+"""Addresses of a block's pixels under the taps."""
+_TASKS_A_THREAD = 8
+_PACKING = 22
+"""A weight is packed in the time of so many multiply-adds, a number of x read in that of"""
+_READING = 4
+_WAITING = 0.35
+"""What of a task's time the threads wait for each other."""
+_CHUNK_SHARE, _TABLE_SHARE = 12, 40
+"""A thread's packed weights are at most such a part of the arrays, and so are its tables,"""
+_LEAST_STEPS = 64
+"""unless a chunk had fewer channels than these."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the work is cut.
+
+    Attributes:
+        vectors, last: of filters that are computed together, and of the last of a group.
+        pixels, blocks: of a block, and how many of them.
+        part, parts: filters of a task, a multiple of the vectors' lanes, and how many parts.
+        filters, taps, channels: of a chunk of the weights; ``filters`` as ``part``.
+        located: pixels whose addresses are written at a time: a block, or fewer where a task has
+            one chunk.
+    """
+
+    vectors: int
+    last: int
+    pixels: int
+    blocks: int
+    part: int
+    parts: int
+    filters: int
+    taps: int
+    channels: int
+    located: int
+
+
+@functools.lru_cache(maxsize=1024)
+def cut(g: Any, dtype: str, of: Host, count: int, packs: bool) -> Cut:
+    """Cut a ``ConvGeometry`` for ``count`` threads; ``packs``: whether weights are packed."""
+    pixels, taps = max(g.batch * math.prod(g.output), 1), math.prod(g.kernel)
+    channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
+    arrays = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
+    vectors, last = vectors_across(filters, dtype, of)
+    width, rows = vectors * of.lanes(dtype), rows_for(vectors, of)
+    widths = -(-filters // width)
+    blocks, parts = _tasks(pixels, taps, width, widths, rows, g.groups, count, packs)
+    block = -(-pixels // blocks)
+    block = -(-block // rows) * rows
+    part = -(-widths // parts)
+    chunk = chunk_bytes() // ITEMSIZE[dtype]
+    if packs:
+        chunk = min(chunk, max(_LEAST_STEPS * width, arrays // _CHUNK_SHARE))
+    across, chunk_taps, chunk_channels = _chunk(taps, channels, part, width, max(width, chunk))
+    once = widths <= part == across and taps == chunk_taps and channels == chunk_channels
+    located = arrays * ITEMSIZE[dtype] // _TABLE_SHARE // (8 * (taps + 6))
+    located = max(_LEAST_PIXELS, located)
+    return Cut(
+        vectors,
+        last,
+        block,
+        -(-pixels // block),
+        part * width,
+        -(-widths // part),
+        across * width,
+        chunk_taps,
+        chunk_channels,
+        min(block, -(-located // rows) * rows) if once else block,
+    )
+
+
+def chunk_bytes() -> int:
+    """Packed weights of a chunk: what of the L2 cache x and y leave to them."""
+    return second_level_cache() * 2 // 5
+
+
+def _tasks(
+    pixels: int, taps: int, width: int, widths: int, rows: int, groups: int, count: int, packs: bool
+) -> tuple[int, int]:
+    """In how many blocks of pixels and parts of the filters, by the time that they take.
+
+    Every block packs all weights; every part reads all of x. Times: multiply-adds by the channels
+    and taps.
+    """
+    least = _LEAST_PIXELS if packs else _LEAST_UNPACKED
+    most = min(_MOST_PIXELS, max(4 * _LEAST_PIXELS, _TABLE_BYTES // (8 * taps)))
+    fewest = -(-pixels // most)
+    wanted = 1 if count == 1 else -(-_TASKS_A_THREAD * count // groups)
+    options = []
+    for parts in range(1, min(widths, wanted) + 1):
+        filters = -(-widths // parts) * width
+        for blocks in range(fewest, max(fewest, min(wanted // parts, pixels // least)) + 1):
+            block = -(-pixels // (blocks * rows)) * rows
+            task = block * (filters + _READING) + (_PACKING * filters if packs else 0)
+            rounds = -(-blocks * parts * groups // count) + (_WAITING if count > 1 else 0)
+            options.append((rounds * task, blocks, parts))
+    _, blocks, parts = min(options)
+    return max(1, blocks), parts
+
+
+def _chunk(taps: int, channels: int, widths: int, width: int, numbers: int) -> tuple[int, int, int]:
+    """Return filters (in widths), taps and channels of a chunk of at most so many ``numbers``.
+
+    Each chunk of filters reads x once more, each chunk of the sum reads and writes y.
+    """
+    options = []
+    for across in range(1, widths + 1):
+        steps = max(1, numbers // (across * width))
+        if channels <= steps:
+            in_taps = -(-taps // -(-taps // min(taps, max(1, steps // max(channels, 1)))))
+            in_channels = channels
+        else:
+            in_taps, in_channels = 1, -(-channels // -(-channels // steps))
+        sums = -(-taps // in_taps) * -(-channels // max(in_channels, 1))
+        read = channels * taps * -(-widths // across)
+        moved = read + widths * width * (2 * sums - 1)
+        options.append((moved, -across, in_taps, in_channels))
+    _, across, in_taps, in_channels = min(options)
+    return -across, in_taps, in_channels
+
+
+@functools.lru_cache(maxsize=1024)
+def reads_in_place(g: Any, dtype: str, of: Host) -> bool:
+    """Whether weights (*k, C, F) are read where they are: their rows are the micro-kernel's.
+
+    They begin anywhere, though, and vectors that lie across two lines come more slowly from the L2
+    cache: where there are many pixels to read them for, packing them is faster.
+    """
+    width = vectors_across(g.out_channels, dtype, of)[0] * of.lanes(dtype)
+    few = g.batch * math.prod(g.output) <= _MOST_IN_PLACE
+    return bool(few and g.groups == 1 and g.out_channels == width)
