@@ -15,8 +15,8 @@ from gpuconv_kernels.host import (
     depthwise,
     depthwise_weights,
     direct,
-    few_channels,
     few_channels_forward,
+    few_channels_weights,
     weight_gradient,
     winograd,
 )
@@ -99,7 +99,7 @@ def _choose(
 def _direct_plan(op: str, g: ConvGeometry, dtype: str) -> Plan:
     by_lines = few_channels_forward.pays(g) and op == "conv_forward"
     if op == "conv_backward_weight":
-        by_lines = few_channels.pays(g)
+        by_lines = few_channels_weights.pays(g)
         needed, what = weight_gradient.workspace_bytes(g, dtype), "channels"
     elif op == "conv_backward_input":
         needed, what = direct.backward_input_workspace_bytes(g, dtype), "pixels"

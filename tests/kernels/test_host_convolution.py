@@ -15,7 +15,13 @@ from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry, resolve_padding
 from gpuconv.testing import assert_close, assert_exact, reference
 from gpuconv.testing.cases import CONV_CASES, ConvCase, generator, small_integers
-from gpuconv_kernels.host import direct, few_channels, few_channels_gradient, weight_gradient
+from gpuconv_kernels.host import (
+    direct,
+    few_channels_forward,
+    few_channels_gradient,
+    few_channels_weights,
+    weight_gradient,
+)
 from gpuconv_kernels.host.microkernel import most_vectors
 from gpuconv_kernels.host.target import Host
 from gpuconv_kernels.threads import set_threads
@@ -158,10 +164,46 @@ def test_around_the_blocks(g):
     check(g, "float32", f"blocks-{g.in_channels}")
 
 
+@pytest.mark.parametrize(
+    "g",
+    [
+        square(2, 20, 9, 40, 5, pad=2),
+        square(3, 17, 9, 24, 3, stride=2, pad=1),
+        square(2, 19, 9, 8, 5, stride=3, pad=2),  # taps of the next line that nobody has packed
+        ConvGeometry(2, 18, 20, (12, 12), (3, 3), (1, 1), (4, 4), ((4, 4),) * 2, 1),
+        square(2, 24, 7, 36, 3, pad=1, groups=2),
+        square(9, 33, 3, 20, 3),  # one output pixel an image: lines of images
+        ConvGeometry(6, 16, 20, (4, 4), (3, 3), (1, 1), (2, 2), ((1, 1),) * 2, 1),
+        square(2, 21, 13, 30, 1, stride=2),  # every second pixel
+        ConvGeometry(2, 16, 9, (3, 600), (3, 2), (1, 2), (1, 3), ((1, 1), (3, 0)), 1),  # cut lines
+        ConvGeometry(2, 15, 7, (4, 3, 5), (3, 2, 3), (1, 1, 2), (1, 1, 1), ((1, 1),) * 3, 1),
+        ConvGeometry(1, 18, 9, (5, 4, 6), (3, 3, 2), (2, 1, 1), (1, 2, 1), ((2, 1),) * 3, 1),
+        ConvGeometry(2, 17, 5, (8, 8), (3, 3), (1, 1), (1, 1), ((-1, 2), (2, -1)), 1),
+        ConvGeometry(7, 18, 20, (5,), (3,), (2,), (1,), ((1, 1),), 1),
+    ],
+    ids=lambda g: f"{g.in_channels}-{g.out_channels}-{g.input}-{g.kernel}",
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_gradient_of_weights_packed_and_in_place(monkeypatch, g, packed):
+    """Lines of x that several taps or lines see are packed once."""
+    monkeypatch.setattr(weight_gradient, "_SHORT_BYTES", 0 if packed else 1 << 20)
+    monkeypatch.setattr(weight_gradient, "_BLOCK_PIXELS", 40)
+    weight_gradient.cut.cache_clear()
+    x, _, _, dy = integers(g, "float32", f"packed-{g.in_channels}")
+    (x, x_memory), (dy, dy_memory) = guarded(x), guarded(dy)
+    out, memory = guarded(np.full(g.w_shape, np.nan, "float32"))
+    weight_gradient.conv_backward_weight(dy, x, out, g)
+    weight_gradient.cut.cache_clear()
+    assert all(untouched(m, a.size) for m, a in ((memory, out), (x_memory, x), (dy_memory, dy)))
+    assert_exact(out, reference.conv_backward_weight(dy, x, g.w_shape, **words(g)))
+
+
 def test_taps_of_few_channels_are_taken_for_channels():
-    assert few_channels.pays(square(1, 3, 9, 4, 3, pad=1))
-    assert not few_channels.pays(square(1, 64, 9, 4, 3, pad=1))
-    assert not few_channels.pays(square(1, 3, 9, 4, 1))
+    for module in (few_channels_forward, few_channels_weights):
+        assert module.pays(square(1, 3, 9, 4, 3, pad=1))
+        assert not module.pays(square(1, 64, 9, 4, 3, pad=1))
+    assert few_channels_forward.pays(square(1, 3, 9, 4, 1))
+    assert not few_channels_weights.pays(square(1, 3, 9, 4, 1))
 
 
 def test_products_are_scattered_where_that_is_less_work():

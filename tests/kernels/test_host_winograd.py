@@ -146,19 +146,20 @@ def test_other_vectors_dtypes_and_tiles(vectors_of, of, dtype, m):
                 assert_exact(actual, wanted)
 
 
-@pytest.fixture
-def in_parts(monkeypatch):
-    """Elements are computed two rows at a time."""
+def only(monkeypatch, in_parts):
+    """Elements are computed two rows at a time, or all at once."""
     for module in (winograd_cut, winograd_gradient):
         cuts = module._cuts
         monkeypatch.setattr(
-            module, "_cuts", lambda *of, cuts=cuts: (c for c in cuts(*of) if c.in_parts)
+            module, "_cuts", lambda *of, cuts=cuts: (c for c in cuts(*of) if c.in_parts == in_parts)
         )
-    for cache in (winograd_cut.best, winograd_gradient._plan):
-        cache.cache_clear()
-    yield
-    for cache in (winograd_cut.best, winograd_gradient._plan):
-        cache.cache_clear()
+    winograd_cut.best.cache_clear()
+    winograd_gradient._plan.cache_clear()
+
+
+@pytest.fixture
+def in_parts(monkeypatch):
+    only(monkeypatch, True)
 
 
 @pytest.mark.parametrize("m", [2, 4])
@@ -268,8 +269,10 @@ def ways(g, m, count):
     return [winograd_cut._plan(of, cut) for cut in dict.fromkeys(winograd_cut._cuts(of))]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_all_ways_of_cutting_give_the_same_bits(monkeypatch, count):
+@pytest.mark.parametrize(("count", "in_parts"), [(1, False), (2, False), (3, False), (2, True)])
+def test_all_ways_of_cutting_give_the_same_bits(monkeypatch, count, in_parts):
+    """Of those that compute all elements at once, and of those that do not."""
+    only(monkeypatch, in_parts)
     lanes = WIDE.lanes("float32")
     g = layer(2, 2 * lanes + 1, 5 * lanes + 2, 13, 22)
     x, w, bias, dy = values(g, np.float32)
@@ -286,14 +289,18 @@ def test_all_ways_of_cutting_give_the_same_bits(monkeypatch, count):
     assert any(p.cut.held > p.cut.chunk for p in plans), "patches that serve several chunks"
     assert len({p.cut.vectors for p in plans}) > 1
     set_threads(count)
-    for plan in plans if count == 2 else ways(g, 4, count)[::5]:
+    for plan in plans if count == 2 and not in_parts else ways(g, 4, count)[::5]:
         monkeypatch.setattr(winograd, "best", lambda of, limit, plan=plan: plan)
         again = np.full_like(y, np.nan)
         winograd.conv_forward(x, w, bias, again, g, None, 4)
         assert again.tobytes() == y.tobytes(), plan
 
 
-def test_the_bits_depend_neither_on_threads_nor_on_when_filters_are_transformed(monkeypatch):
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_the_bits_depend_neither_on_threads_nor_on_when_filters_are_transformed(
+    monkeypatch, in_parts
+):
+    only(monkeypatch, in_parts)
     monkeypatch.setattr(winograd_gradient, "_PARTS", (2,))
     monkeypatch.setattr(winograd_gradient, "_LEAST_TILES", 25)
     monkeypatch.setattr(winograd_gradient, "_GROUPS", (8,))

@@ -20,14 +20,11 @@ from typing import Any
 from gpuconv_kernels.host.memory import clear, copy
 from gpuconv_kernels.host.target import inlined
 
-MAX_CHANNELS = 8
 
-
-def pays(geometry: Any) -> bool:
-    """Whether the taps of a line can be taken for channels, and that helps."""
+def can_join(geometry: Any) -> bool:
+    """Whether the taps of a line follow each other, so that they can be taken for channels."""
     g = geometry
-    few = g.groups == 1 and g.in_channels <= MAX_CHANNELS
-    return few and g.kernel[-1] > 1 and g.dilation[-1] == 1 and min(g.pads[-1]) >= 0
+    return bool(g.groups == 1 and g.dilation[-1] == 1 and min(g.pads[-1]) >= 0)
 
 
 @inlined

@@ -34,7 +34,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.device.spatial import three
-from gpuconv_kernels.host.few_channels import copy_lines
+from gpuconv_kernels.host.few_channels import can_join, copy_lines
 from gpuconv_kernels.host.finishing import Finish
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, copy, put_at
@@ -64,9 +64,7 @@ _MOST_CHANNELS = 6
 
 def pays(geometry: Any) -> bool:
     """Whether :func:`conv_forward` can be used, and helps."""
-    g = geometry
-    few = g.groups == 1 and g.in_channels <= _MOST_CHANNELS
-    return few and g.dilation[-1] == 1 and min(g.pads[-1]) >= 0
+    return bool(geometry.in_channels <= _MOST_CHANNELS and can_join(geometry))
 
 
 @dataclass(frozen=True)

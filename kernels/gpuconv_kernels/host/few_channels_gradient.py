@@ -32,7 +32,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.device.spatial import three
-from gpuconv_kernels.host.few_channels import MAX_CHANNELS
+from gpuconv_kernels.host.few_channels import can_join
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, copy, zeros
 from gpuconv_kernels.host.microkernel import multiply, pixel_kernel, rows_for, vectors_for
@@ -51,14 +51,18 @@ _ADDED, _LOOKED_UP = 25, 12
 with a tap of a pixel when gathering: in products of vectors, as measured."""
 
 
+_FEW_CHANNELS = 8
+"""With more, all weights, packed, have to leave room in the L2 cache."""
+
+
 @functools.lru_cache(maxsize=1024)
 def pays(geometry: Any, dtype: str) -> bool:
     """Whether :func:`conv_backward_input` can be used, and is expected to be faster."""
     g, lanes = geometry, host().lanes(dtype)
-    if g.groups > 1 or g.kernel[-1] == 1 or g.dilation[-1] > 1 or min(g.pads[-1]) < 0:
+    if g.kernel[-1] == 1 or not can_join(g):
         return False
     weights = math.prod(g.w_shape) * ITEMSIZE[dtype]  # packed whole, beside these
-    if g.in_channels > MAX_CHANNELS and weights > second_level_cache() // 4:
+    if g.in_channels > _FEW_CHANNELS and weights > second_level_cache() // 4:
         return False
     lines, run = math.prod(g.kernel[:-1]), g.kernel[-1] * g.in_channels
     products = g.out_channels * -(-lines * run // lanes) + _ADDED * lines * -(-run // lanes)

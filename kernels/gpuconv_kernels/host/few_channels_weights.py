@@ -15,7 +15,7 @@ are computed twice, where the last piece is moved back, have places of their own
 there are depends on the shapes alone, and each number is summed in a fixed order: its bits do not
 depend on the number of threads.
 
-Limits: as few_channels.py.
+Limits: as :func:`pays` says.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.device.spatial import three
-from gpuconv_kernels.host.few_channels import copy_lines
+from gpuconv_kernels.host.few_channels import can_join, copy_lines
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, number_at, put_at
 from gpuconv_kernels.host.microkernel import channel_kernel, multiply
@@ -42,6 +42,8 @@ from gpuconv_kernels.threads import threads
 
 Array = Any
 
+_MOST_CHANNELS = 4
+"""More leave no tile of the micro-kernel empty."""
 _MOST_LINES = 16
 """Of a band."""
 _MOST_PIXELS = 512
@@ -51,6 +53,12 @@ _VECTORS, _MOST_ROWS = 2, 14
 _MOST_COPIES = 16
 _ROOM_BYTES = 256 * 1024
 """What the sums of all tasks may take in any case."""
+
+
+def pays(geometry: Any) -> bool:
+    """Whether :func:`conv_backward_weight` can be used, and helps."""
+    g = geometry
+    return g.in_channels <= _MOST_CHANNELS and g.kernel[-1] > 1 and can_join(g)
 
 
 @dataclass(frozen=True)
@@ -63,8 +71,8 @@ class Cut:
         lines, bands: of a band, and how many of them.
         pixels, stretches: of a line that are summed at a time.
         copies: of the sums, each a task; ``of_copy``: the bytes of one.
-        offsets: where in a thread's memory its parts begin: addresses of sums, copied lines; at
-            last the size of all.
+        offsets: where in a thread's memory its parts begin: two words for the micro-kernel, copied
+            lines; at last the size of all.
     """
 
     width: Width
@@ -99,7 +107,7 @@ def cut(g: Any, dtype: str, of: Host) -> Cut:
     units = g.batch * depth * bands * stretches
     reached = (lines - 1) * stride[1] + (k1 - 1) * dilation[1] + 1
     copied = k0 * reached * ((pixels - 1) * stride[2] + k2) * g.in_channels * itemsize
-    offsets = offsets_of([8 * k0 * k1 * pieces * rows, copied])
+    offsets = offsets_of([16, copied])
     return Cut(
         width,
         blocks,
@@ -197,19 +205,19 @@ def define(dtype: str) -> Callable[..., None]:
         width, blocks, rows, pieces, lines, bands, pixels, stretches, of_copy = cut
         numbers = kernel[2] * channels
         of_pixel, pitch = channels * itemsize, stride[2] * channels * itemsize
-        of_row = blocks * width * itemsize
+        of_tile = rows * width * itemsize
         reached = (lines - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1
         units = images * output[0] * bands * stretches
         memory = np.empty(offsets[2] + LINE, np.uint8)
         task = take(counter)
         while task < tasks:
             # In the loop: memory is freed where the compiler sees an array for the last time.
-            targets = -(-memory.ctypes.data // LINE) * LINE
-            copied = targets + offsets[1]
+            segment = -(-memory.ctypes.data // LINE) * LINE
+            copied = segment + offsets[1]
             into = sums + task * of_copy
             clear(into, of_copy)
-            for row in range(kernel[0] * kernel[1] * pieces * rows):
-                put(targets, row, into + row * of_row)
+            put(segment, 0, 0)
+            put(segment, 1, 0)
             for unit in range(units * task // tasks, units * (task + 1) // tasks):
                 p2, rest = unit % stretches * pixels, unit // stretches
                 here = min(pixels, output[2] - p2)
@@ -241,7 +249,8 @@ def define(dtype: str) -> Callable[..., None]:
                                 at += left * of_pixel
                             for piece in range(pieces):
                                 a = at + min(piece * rows, numbers - rows) * itemsize
-                                row = ((t0 * kernel[1] + t1) * pieces + piece) * rows
+                                to = into + (t0 * kernel[1] + t1) * pieces * blocks * of_tile
+                                to += piece * blocks * of_tile
                                 for block in range(blocks):
                                     next_lines, far = a, 0
                                     if fetched < lines_ahead:
@@ -249,10 +258,11 @@ def define(dtype: str) -> Callable[..., None]:
                                     fetched += here
                                     f = min(block * width, filters - width)
                                     multiply(
-                                        micro_kernel, a, pitch, next_lines, far,
-                                        line + f * itemsize, dy_steps[3], here,
-                                        targets + 8 * row, block * width * itemsize, 1, 0, 0,
+                                        micro_kernel, segment, 1, a, line + f * itemsize,
+                                        pitch, dy_steps[3], here, to, to, width * itemsize,
+                                        next_lines, far,
                                     )  # fmt: skip
+                                    to += of_tile
             task = take(counter)
 
     return backward_weight
@@ -273,17 +283,17 @@ def define_joining(dtype: str) -> Callable[..., None]:
         count, of_copy = copies
         width, blocks, rows, pieces = cut
         numbers, filters = sizes
-        of_row = blocks * width * itemsize
+        of_row = width * itemsize
         task = take(counter)
         while task < tasks:
             for piece in range(pieces):
                 begin = min(piece * rows, numbers - rows)
                 for row in range(piece * rows - begin, rows):
-                    source = sums + ((task * pieces + piece) * rows + row) * of_row
+                    source = sums + ((task * pieces + piece) * blocks * rows + row) * of_row
                     to = dw + (task * numbers + begin + row) * filters * itemsize
                     for block in range(blocks):
                         f = min(block * width, filters - width)
-                        of_block = source + block * width * itemsize
+                        of_block = source + block * rows * of_row
                         for i in range(width):
                             put(to + f * itemsize, i, number(of_block, i))
                         for n in range(1, count):

@@ -41,6 +41,10 @@ from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host
 
 _MOST_PIXELS, _MOST_CHANNELS = 12, 14
 """Of the rows. Each pixel has an address of its own, and a CPU some 14 registers for addresses."""
+_BUSY = 16
+"""Sums that are enough for none to wait."""
+_STEP = 0.5
+"""Cycles of a step beside its products."""
 
 
 def most_vectors(host: Host) -> int:
@@ -78,6 +82,34 @@ def vectors_across(columns: int, dtype: str, host: Host) -> tuple[int, int]:
     several = -(-vectors // most_vectors(host))
     across = -(-vectors // several)
     return across, vectors - (several - 1) * across
+
+
+def sets_for(rows: int, vectors: int, host: Host) -> int:
+    """Sums of each cell of a ``channel_kernel``: more than one where there are few cells."""
+    cells = rows * vectors
+    return next((n for n in (4, 2) if n * cells <= min(_BUSY, host.registers - 1 - vectors)), 1)
+
+
+def step_cycles(rows: int, vectors: int, host: Host) -> float:
+    """What a step of a ``channel_kernel`` takes on a CPU that multiplies and loads two vectors a
+    cycle: the products, the loads, or waiting for the last step's sums."""
+    waiting = 4 / sets_for(rows, vectors, host)
+    return max(rows * vectors / 2, (rows + vectors) / 2, waiting) + _STEP
+
+
+def channel_tile(channels: int, filters: int, dtype: str, host: Host) -> tuple[int, int]:
+    """Rows and vectors of the ``channel_kernel`` that is expected to be the fastest."""
+
+    def time(tile: tuple[int, int]) -> tuple[float, int]:
+        rows, vectors = tile
+        across = -(-filters // (vectors * host.lanes(dtype)))
+        return across * -(-channels // rows) * step_cycles(rows, vectors, host), -vectors
+
+    tiles = []
+    for vectors in range(1, most_vectors(host) + 1):
+        most = (host.registers - 1 - vectors) // vectors
+        tiles.append((-(-channels // -(-channels // most)), vectors))
+    return min(tiles, key=time)
 
 
 def rows_fetched(dtype: str) -> int:
@@ -127,25 +159,33 @@ def pixel_kernel(dtype: str, host: Host, rows: int, vectors: int) -> int:
 def channel_kernel(dtype: str, host: Host, rows: int, vectors: int) -> int:
     """Return the address of the micro-kernel whose steps are pixels, for :func:`multiply`.
 
-    ``multiply(address, a, a_next, ahead, ahead_next, b, b_next, steps, c, c_shift, accumulate,``
-    ``0, 0)``
+    ``multiply(address, table, segments, a_shift, b_shift, a_next, b_next, steps, sums, to,``
+    ``to_next, ahead, ahead_next)``
 
-    As in :func:`pixel_kernel`, but there is one segment, and:
+    As in :func:`pixel_kernel`, but:
 
-    - ``a``: address of the first row's first number; row ``m`` begins ``m`` numbers further, and
-      ``a_next`` bytes lead to a row's number of the next step.
-    - ``b``: address of the first vector; ``b_next`` leads to the next step's.
+    - ``table``: address of two words for each segment, of ``steps`` pixels: where the first row's
+      numbers and where the vectors begin, to which ``a_shift`` and ``b_shift`` are added. Row
+      ``m`` begins ``m`` numbers further. ``a_next`` and ``b_next`` bytes lead to the next pixel's.
+    - ``sums``: address of earlier sums, row behind row, that are added; 0: there are none.
+    - ``to``: where the sums are stored; ``to_next`` bytes lead to the next row's.
     - ``ahead``: what is fetched into the L2 cache meanwhile, a line for each step, each
       ``ahead_next`` bytes further.
-    - ``accumulate``: whether the sums are added to the results, or replace them.
+
+    Where there are so few sums that each would wait for its last product, neighbouring steps have
+    sums of their own.
     """
-    emit = _intrinsic(functools.partial(ChannelKernel, dtype, host, rows, vectors))
+    sets = sets_for(rows, vectors, host)
+    kind = type(f"ChannelKernel{sets}", (ChannelKernel,), {"sets": sets})
+    emit = _intrinsic(functools.partial(kind, dtype, host, rows, vectors))
 
     def channels(  # type: ignore[no-untyped-def]
-        a, a_next, ahead, ahead_next, b, b_next, steps, c, c_shift, accumulate, n10, n11
-    ):
+        table, segments, a_shift, b_shift, a_next, b_next, steps, sums, to, to_next,
+        ahead, ahead_next,
+    ):  # fmt: skip
         emit(
-            a, a_next, ahead, ahead_next, b, b_next, steps, c, c_shift, accumulate, n10, n11
+            table, segments, a_shift, b_shift, a_next, b_next, steps, sums, to, to_next,
+            ahead, ahead_next,
         )  # fmt: skip
 
     return part(channels, dtype, host, rows, vectors)

@@ -54,9 +54,12 @@ class _MicroKernel:
     a_next: ir.Value
     b_next: ir.Value
     steps: ir.Value
+    segments: ir.Value
     c: ir.Value
     c_shift: ir.Value
     ahead_next: ir.Value
+    sets: int = 1
+    """Sums of a cell, which the steps of a pass take turns with."""
     lines: int
     """That are fetched in a pass."""
     nearness: int
@@ -76,7 +79,7 @@ class _MicroKernel:
         self.number, self.itemsize = REAL[dtype], ITEMSIZE[dtype]
         self.lanes = host.lanes(dtype)
         self.vector = ir.VectorType(self.number, self.lanes)
-        self.cells = [(m, n) for m in range(rows) for n in range(vectors)]
+        self.cells = [(m, n) for m in range(self.sets * rows) for n in range(vectors)]
         self.builder = builder
         suffix = f"v{self.lanes}f{8 * self.itemsize}"
         self.multiply_add = self._declare(f"llvm.fmuladd.{suffix}", self.vector, [self.vector] * 3)
@@ -89,6 +92,27 @@ class _MicroKernel:
     def _row(self, rows: list[ir.Value], m: int) -> ir.Value:
         """The address of a row's number, of ``rows`` that are carried along."""
         raise TypeError(f"{type(self).__name__} must define _row")
+
+    def _all_segments(self, sums: Sums) -> Sums:
+        """A loop over segments, the sums of all of which are added up."""
+        b = self.builder
+        start = b.block
+        head, body, after = (b.append_basic_block(n) for n in ("segment", "rows", "summed"))
+        b.branch(head)
+        b.position_at_end(head)
+        segment, sums = self._carried(start, sums, self._int(0))
+        b.cbranch(b.icmp_signed("<", segment, self.segments), body, after)
+        b.position_at_end(body)
+        rows, b_first, ahead = self._segment(segment)
+        new = self._all_steps(rows, b_first, ahead, sums)
+        self._carry(segment, b.add(segment, self._int(1)), sums, new, b.block)
+        b.branch(head)
+        b.position_at_end(after)
+        return sums
+
+    def _segment(self, segment: ir.Value) -> tuple[list[ir.Value], ir.Value, ir.Value]:
+        """Where the rows of ``a``, ``b``, and what is to be fetched, begin in a segment."""
+        raise TypeError(f"{type(self).__name__} must define _segment")
 
     def _all_steps(
         self, rows: list[ir.Value], b_first: ir.Value, ahead: ir.Value, sums: Sums
@@ -132,7 +156,8 @@ class _MicroKernel:
             for m in range(self.rows):
                 number = self._broadcast(self._row(rows_at, m))
                 for n in range(self.vectors):
-                    new[m, n] = b.call(self.multiply_add, [number, of_b[n], new[m, n]])
+                    cell = step % self.sets * self.rows + m, n
+                    new[cell] = b.call(self.multiply_add, [number, of_b[n], new[cell]])
             rows_at = [b.add(row, self.a_next) for row in rows_at]
             b_at = b.add(b_at, self.b_next)
         self._carry(index, b.add(index, self._int(1)), sums, new, b.block)
@@ -334,22 +359,6 @@ class PixelKernel(_MicroKernel):
         b.position_at_end(begun)
         return self._either(results, from_results, {(m, n): bias[n] for m, n in self.cells}, fresh)
 
-    def _all_segments(self, sums: Sums) -> Sums:
-        b = self.builder
-        start = b.block
-        head, body, after = (b.append_basic_block(n) for n in ("segment", "rows", "summed"))
-        b.branch(head)
-        b.position_at_end(head)
-        segment, sums = self._carried(start, sums, self._int(0))
-        b.cbranch(b.icmp_signed("<", segment, self.segments), body, after)
-        b.position_at_end(body)
-        rows, b_first, ahead = self._segment(segment)
-        new = self._all_steps(rows, b_first, ahead, sums)
-        self._carry(segment, b.add(segment, self._int(1)), sums, new, b.block)
-        b.branch(head)
-        b.position_at_end(after)
-        return sums
-
     def _segment(self, segment: ir.Value) -> tuple[list[ir.Value], ir.Value, ir.Value]:
         """Where the rows of ``a``, ``b``, and what is to be fetched, begin in a segment."""
         b = self.builder
@@ -388,31 +397,53 @@ class PixelKernel(_MicroKernel):
 
 
 class ChannelKernel(_MicroKernel):
-    """Rows are channels, next to each other, and the sum runs over pixels."""
+    """Rows are channels, next to each other, and the sum runs over the pixels of segments."""
 
     lines, nearness = UNROLLED, 2
 
     def _emit(self, arguments: Sequence[ir.Value]) -> None:
         (
-            self.a, self.a_next, self.ahead, self.ahead_next, self.b, self.b_next, self.steps,
-            self.c, self.c_shift, self.accumulate, *_,
+            self.table, self.segments, self.a_shift, self.b_shift, self.a_next, self.b_next,
+            self.steps, self.sums, self.to, self.to_next, self.ahead, self.ahead_next,
         ) = arguments  # fmt: skip
-        self._fetch_results()
-        zeros = dict.fromkeys(self.cells, self._zeros())
-        sums = self._all_steps([self.a], self.b, self.ahead, zeros)
-        self._store(self._added(sums))
+        for row in self._rows(self.to, self.to_next):
+            for at in range(0, self.vectors * self.vector_bytes, LINE):
+                fetch_line(self.builder, self.builder.add(row, self._int(at)), 3, write=True)
+        sums = self._added(self._all_segments(dict.fromkeys(self.cells, self._zeros())))
+        rows = self._rows(self.to, self.to_next)
+        for (m, n), value in sums.items():
+            self.builder.store(value, self._pointer(rows[m], n), align=1)
+
+    def _rows(self, first: ir.Value, step: ir.Value) -> list[ir.Value]:
+        rows = [first]
+        for _ in range(1, self.rows):
+            rows.append(self.builder.add(rows[-1], step))
+        return rows
+
+    def _segment(self, segment: ir.Value) -> tuple[list[ir.Value], ir.Value, ir.Value]:
+        b = self.builder
+        at = b.add(self.table, b.mul(segment, self._int(16)))
+        a = b.add(self._word(at), self.a_shift)
+        of_b = b.add(self._word(b.add(at, self._int(8))), self.b_shift)
+        fetched = b.mul(b.mul(segment, self.steps), self.ahead_next)
+        return [a], of_b, b.add(self.ahead, fetched)
 
     def _row(self, rows: list[ir.Value], m: int) -> ir.Value:
         return self.builder.add(rows[0], self._int(m * self.itemsize))
 
     def _added(self, sums: Sums) -> Sums:
-        """What is stored: the sums, or what the results hold and the sums."""
+        """What is stored: the sums of a cell, and those of earlier calls."""
         b = self.builder
+        sums = {
+            (m, n): functools.reduce(b.fadd, (sums[s * self.rows + m, n] for s in range(self.sets)))
+            for m in range(self.rows)
+            for n in range(self.vectors)
+        }
         start, add, store = b.block, *(b.append_basic_block(n) for n in ("add", "store"))
-        b.cbranch(b.icmp_signed("!=", self.accumulate, self._int(0)), add, store)
+        b.cbranch(b.icmp_signed("!=", self.sums, self._int(0)), add, store)
         b.position_at_end(add)
-        rows = self._results()
-        total = {(m, n): b.fadd(self._load(rows[m], n), sums[m, n]) for m, n in self.cells}
+        rows = self._rows(self.sums, self._int(self.vectors * self.vector_bytes))
+        total = {(m, n): b.fadd(self._load(rows[m], n), sums[m, n]) for m, n in sums}
         b.branch(store)
         b.position_at_end(store)
         return self._either(sums, start, total, add)

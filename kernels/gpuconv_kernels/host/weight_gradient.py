@@ -1,30 +1,35 @@
-"""Gradient of the weights on the micro-kernel: a product whose sum runs over pixels.
+"""Gradient of the weights on the micro-kernel: products whose sums run over pixels.
 
-A row of the product is a tap of an input channel, a column a filter::
+For each tap, a row of the product is a channel of x, a column a filter, and x is read where it
+lies: under a tap, the pixels of a line of the output meet pixels of a line of x that are a constant
+distance apart. Where padding begins, the line is shorter::
 
-    x under the taps of a block's pixels          dy, packed
-       6 rows of dw  | 6 rows | ...                 64 filters | 64 filters
-      +--------------+                            +------------+                 dw
+    x under a tap                                 dy, packed
+       14 channels | 14 channels | ...              32 filters | 32 filters
+      +--------------+                            +------------+                 dw of the tap
       | pixel 0      |                            | pixel 0    |
-      | pixel 1      |     ^T          x          | pixel 1    |     -->   6 x 64 sums
+      | pixel 1      |     ^T          x          | pixel 1    |     -->   14 x 32 sums
       |   ...        |                            |   ...      |           of one block
       +--------------+                            +------------+
+      | next line    |                            | next line  |
+      +--------------+                            +------------+
 
-A task is a part of the rows and filters of ``dw`` that stays in L2, and a range of pixels. It walks
-over its pixels block by block, packs both sides, with zeros where a tap meets padding, and adds the
-products of the block to ``dw``::
+A task is a part of the channels and filters of ``dw``, with all taps, whose sums stay in L2, and a
+range of lines. It walks over its lines block by block, packs dy, and adds the products of the
+block::
 
-    for 192 pixels:
-        pack x and dy                                    from memory into L2
-        for 64 filters:
-            for 6 rows:                                  x and dy from L2
-                micro-kernel: 6 x 64 of dw += products
+    for some 200 pixels in one line or several:
+        pack dy                                          from memory into L2
+        for 32 filters:
+            for 14 channels:
+                for each tap:                            x and dy from L1 and L2
+                    micro-kernel: 14 x 32 sums += products
 
-Where the kernel is 1x1 and pixels of x and dy are short, packing would take longer than it spares:
-they are read in place, as is a dy whose pixels look packed; while one block is summed, the next is
-fetched.
+The sums of the last block go to ``dw``. Where pixels of x are far apart, a block's lines of x are
+packed as well, each once for all taps and lines that see it. A dy whose pixels look packed is read
+where it lies, and so are short ones that are used once.
 
-Where ``dw`` is small beside ``x`` and ``dy``, ranges of pixels have copies of ``dw`` that are added
+Where ``dw`` is small beside ``x`` and ``dy``, ranges of lines have copies of ``dw`` that are added
 up at the end, so that all threads have work. How many, and where blocks begin, depends on the
 shapes alone, and each number is summed in a fixed order: its bits do not depend on the number of
 threads.
@@ -38,31 +43,30 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from gpuconv_kernels.device.spatial import three
-from gpuconv_kernels.host import few_channels, few_channels_weights
-from gpuconv_kernels.host.kernel import Kernel, argument
+from gpuconv_kernels.host import few_channels_weights
+from gpuconv_kernels.host.kernel import Kernel
+from gpuconv_kernels.host.line_packing import line_packing
 from gpuconv_kernels.host.memory import (
     address,
     clear,
     copy,
-    copy_vectors,
     number_at,
     put_at,
-    zeros,
 )
 from gpuconv_kernels.host.microkernel import (
     channel_kernel,
+    channel_tile,
     multiply,
-    vectors_for,
+    step_cycles,
 )
-from gpuconv_kernels.host.microkernel import channel_rows_for as rows_for
 from gpuconv_kernels.host.parallel import run, take
-from gpuconv_kernels.host.parts import call, part
+from gpuconv_kernels.host.parts import call
 from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import (
     ITEMSIZE,
@@ -71,28 +75,30 @@ from gpuconv_kernels.host.target import (
     host,
     second_level_cache,
 )
-from gpuconv_kernels.host.windows import locating, pixel_words, place_words
 from gpuconv_kernels.host.winograd_tiles import offsets_of
 from gpuconv_kernels.threads import threads
 
 Array = Any
 
-_BLOCK_PIXELS, _LEAST_PIXELS = 192, 48
-"""Pixels of a block: the sums are in registers so long."""
+_BLOCK_PIXELS = 192
+"""Pixels of a block, about: the sums are in registers so long."""
+_LONGEST_LINE = 288
+"""Pixels of a line that are not cut."""
+_SHORT_LINE = 4
+"""Pixels of a line that are not worth beginning it."""
 _SHORT_BYTES = 1024
-"""Pixels of x and dy that are worth reading in place."""
+"""Between pixels of x, and for a single tap of dy, that are worth reading in place."""
 _MOST_COPIES = 16
-_SHARE = 15
-"""Copies of ``dw`` are at most such a part of the arrays; and so is what a thread packs."""
-_LEAST_ROWS = 64
-"""Of a part, for which a block has fewer pixels."""
-_TASKS_A_THREAD = 2
-_TOGETHER = 16
-"""Pixels that are packed together."""
+_ROOM_BYTES = 256 * 1024
+"""What copies of ``dw`` may take in any case."""
+_ROOM_SHARE = 4
+"""That share of the arrays is what threads may need, where parts can be made so small."""
+_PACKED, _IN_PLACE = 1.2, 0.3
+"""Cycles for a number of x or dy, packed or read in place."""
+_LAST = 0.25
+"""Of a task's time: what threads wait for the last one."""
 _SUM = 16 * 1024
 """Numbers of ``dw`` whose copies a task adds up."""
-_EXTENTS = 23
-"""Numbers of a call before those that :func:`locating` reads: input, ..., steps of dy."""
 
 
 @dataclass(frozen=True)
@@ -102,17 +108,23 @@ class Cut:
     Attributes:
         rows, vectors: of the micro-kernel.
         x_in_place, dy_in_place: whether they are read where they are.
-        pixels, blocks: of a block, and how many of them.
+        x_lines, x_columns: pixels of x that a block needs: lines, and how many of a line.
+        lines, columns: of a block: lines of the output and how many of their pixels.
+        pieces, blocks: how many blocks are side by side, and how many there are in all.
         copies: of ``dw`` that are summed apart.
-        part_rows, row_parts: rows of ``dw`` of a task, and how many such parts.
-        part_filters, filter_parts: filters of a task, a multiple of the vectors' lanes.
+        part_rows, row_parts: tiles of channels of a task, and how many such parts.
+        part_filters, filter_parts: the same of filters.
     """
 
     rows: int
     vectors: int
     x_in_place: bool
     dy_in_place: bool
-    pixels: int
+    x_lines: int
+    x_columns: int
+    lines: int
+    columns: int
+    pieces: int
     blocks: int
     copies: int
     part_rows: int
@@ -122,108 +134,162 @@ class Cut:
 
 
 @functools.lru_cache(maxsize=1024)
-def cut(g: Any, dtype: str, of: Host, count: int, room: int, x_whole: bool, dy_whole: bool) -> Cut:
-    """Cut a ``ConvGeometry`` for ``count`` threads.
-
-    ``room``: bytes for copies of ``dw``, and for what a thread packs; ``x_whole``: ``x`` is
-    contiguous.
-    """
+def cut(g: Any, dtype: str, of: Host, count: int) -> Cut:
+    """Cut a ``ConvGeometry`` for ``count`` threads."""
     itemsize = ITEMSIZE[dtype]
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
-    vectors = vectors_for(filters, dtype, of)
-    width = vectors * of.lanes(dtype)
-    rows, all_rows = rows_for(vectors, of), math.prod(g.kernel) * channels
-    short = max(g.in_channels, g.out_channels) * itemsize <= _SHORT_BYTES
-    x_in_place = x_whole and dy_whole and bool(g.is_pointwise) and short
-    x_in_place = x_in_place and channels >= rows and filters % width == 0
-    dy_in_place = x_in_place or (dy_whole and g.out_channels == width)
-    pixels = g.batch * math.prod(g.output)
-    most = room // (_LEAST_ROWS * itemsize)
-    blocks = -(-pixels // min(_BLOCK_PIXELS, max(_LEAST_PIXELS, most)))
-    block = -(-pixels // max(blocks, 1))
-    copies = max(1, min(_MOST_COPIES, blocks, 1 + room // max(math.prod(g.w_shape) * itemsize, 1)))
+    rows, vectors = channel_tile(channels, filters, dtype, of)
+    width, taps = vectors * of.lanes(dtype), math.prod(g.kernel)
+    x_bytes, dy_bytes = g.in_channels * itemsize, g.out_channels * itemsize
+    if taps > 1:
+        x_in_place = x_bytes * min(4, g.stride[-1]) < _SHORT_BYTES
+    else:
+        x_in_place = max(x_bytes, dy_bytes) <= _SHORT_BYTES
+    dy_in_place = taps == 1 and x_in_place and filters % width == 0
+    dy_in_place = dy_in_place or g.out_channels == width
 
-    most = _span(itemsize)
-    if not x_in_place:
-        most = min(most, max(rows, room // max(block * itemsize, 1)))
-    down, across = -(-all_rows // rows), -(-filters // width)  # tiles of dw
-    row_parts = -(-down // max(1, most // rows))
-    filter_parts = -(-across // max(1, most // width))
-    wanted = _TASKS_A_THREAD * count if count > 1 else 1
-    while copies * g.groups * row_parts * filter_parts < wanted:
-        if down // row_parts * rows >= across // filter_parts * width and row_parts < down:
-            row_parts = min(2 * row_parts, down)
-        elif filter_parts < across:
-            filter_parts = min(2 * filter_parts, across)
-        else:
-            break
-    down, across = -(-down // row_parts), -(-across // filter_parts)
+    line, all_lines = g.output[-1], g.batch * math.prod(g.output[:-1])
+    pieces = max(1, round(line / _BLOCK_PIXELS)) if line > _LONGEST_LINE else 1
+    columns = -(-line // pieces)
+    pieces = -(-line // columns)
+    groups = -(-all_lines // max(1, round(_BLOCK_PIXELS / columns)))
+    lines = -(-all_lines // groups)
+    blocks = -(-all_lines // lines) * pieces
+    x_lines, x_columns = _needed(g, lines, columns)
+    sizes = [math.prod(shape) * itemsize for shape in (g.w_shape, g.x_shape, g.y_shape)]
+    room = max(_ROOM_BYTES, sum(sizes) // 10)
+    copies = max(1, min(_MOST_COPIES, blocks, room // max(sizes[0], 1)))
+    copies = 1 << copies.bit_length() - 1  # as many for each thread
+
+    down, across = -(-channels // rows), -(-filters // width)  # tiles of a tap
+    of_x = _IN_PLACE if x_in_place else _PACKED * x_lines * x_columns / (lines * columns)
+    of_dy = _IN_PLACE if dy_in_place else _PACKED
+    step = step_cycles(rows, vectors, of)
+    fitting = second_level_cache() / (3 * itemsize * taps * rows * width)
+
+    def time(parts: tuple[int, int]) -> float:
+        """Cycles for a pixel of the thread that has most to do."""
+        tasks = copies * g.groups * -(-down // parts[0]) * -(-across // parts[1])
+        task = taps * parts[0] * parts[1] * step
+        task += of_x * parts[0] * rows + of_dy * parts[1] * width
+        return task * (-(-tasks // count) + (_LAST if count > 1 else 0))
+
+    def memory(parts: tuple[int, int]) -> int:
+        """Bytes that a thread needs."""
+        numbers = taps * parts[0] * parts[1] * rows * width
+        numbers += 0 if x_in_place else x_lines * x_columns * parts[0] * rows
+        numbers += 0 if dy_in_place else lines * columns * parts[1] * width
+        return numbers * itemsize
+
+    possible = [
+        (part_rows, part_filters)
+        for part_rows in {-(-down // n) for n in range(1, down + 1)}
+        for part_filters in {-(-across // n) for n in range(1, across + 1)}
+        if part_rows * part_filters <= max(1, fitting)
+    ]
+    small = [parts for parts in possible if memory(parts) * count <= sum(sizes) // _ROOM_SHARE]
+    part_rows, part_filters = min(sorted(small or [min(possible, key=memory)]), key=time)
     return Cut(
         rows,
         vectors,
         x_in_place,
         dy_in_place,
-        block,
+        x_lines,
+        x_columns,
+        lines,
+        columns,
+        pieces,
         blocks,
         copies,
-        down * rows,
-        -(-all_rows // (down * rows)),
-        across * width,
-        -(-filters // (across * width)),
+        part_rows,
+        -(-down // part_rows),
+        part_filters,
+        -(-across // part_filters),
     )
 
 
-def _span(itemsize: int) -> int:
-    """Rows, and filters, of a part, so that it and its packed pixels fit into the L2 cache."""
-    span = 64
-    while (2 * _BLOCK_PIXELS + 2 * span) * 2 * span * itemsize < 1.3 * second_level_cache():
-        span *= 2
-    return span
+def _needed(g: Any, lines: int, columns: int) -> tuple[int, int]:
+    """Lines of x that a block of the output needs at most, and how many pixels of a line."""
+    kernel, output = three(g.kernel, 1), three(g.output, 1)
+    stride, dilation = three(g.stride, 1), three(g.dilation, 1)
+    begun = min(lines, 1 + -(-(lines - 1) // output[1]))  # lines that follow none
+    new = _shift(stride[1], dilation[1]) or kernel[1]
+    all_lines = begun * kernel[1] + (lines - begun) * min(new, kernel[1])
+    reach = (columns - 1) * stride[2] + (kernel[2] - 1) * dilation[2]
+    return kernel[0] * all_lines, reach // _column_step(g) + 1
 
 
-@functools.lru_cache(maxsize=1024)
-def _room(g: Any, dtype: str) -> int:
-    """Bytes for copies of ``dw``, and for what a thread packs: by the shapes alone."""
-    numbers = sum(math.prod(shape) for shape in (g.w_shape, g.x_shape, g.y_shape))
-    arrays = numbers * ITEMSIZE[dtype]
-    return min(arrays // _SHARE, arrays // 15)
+def _shift(stride: int, dilation: int) -> int:
+    """Taps by which the next line of the output sees the same lines; 0: it never does."""
+    return 0 if stride % dilation else stride // dilation
+
+
+def _column_step(g: Any) -> int:
+    """Every which pixel of a line of x is needed."""
+    stride = int(g.stride[-1])
+    return math.gcd(stride, g.dilation[-1]) if g.kernel[-1] > 1 else stride
 
 
 def workspace_bytes(geometry: Any, dtype: str) -> int:
     """Bytes that :func:`conv_backward_weight` needs beyond its arrays."""
     g = geometry
-    if few_channels.pays(g):
+    if not g.batch:
+        return 0
+    if few_channels_weights.pays(g):
         return few_channels_weights.workspace_bytes(g, dtype, host())
-    c = cut(g, dtype, host(), threads(), _room(geometry, dtype), True, True)
+    g = _long_lines(g, True)
+    c = cut(g, dtype, host(), threads())
     working = min(threads(), c.copies * g.groups * c.row_parts * c.filter_parts)
-    kept = math.prod(g.w_shape) * (c.copies - 1)
-    each = _offsets(c, math.prod(g.kernel), dtype, host())[-1] + LINE
+    kept = math.prod(g.w_shape) * c.copies if c.copies > 1 else 0
+    each = _offsets(c, three(g.kernel, 1), dtype, host())[-1] + LINE
     return int(working * each + ITEMSIZE[dtype] * kept)
 
 
 @functools.lru_cache(maxsize=1024)
-def _offsets(c: Cut, taps: int, dtype: str, of: Host) -> tuple[int, ...]:
+def _long_lines(g: Any, whole: bool) -> Any:
+    """Return the ``ConvGeometry`` of the same sums with lines that are worth beginning.
+
+    Where neither x nor dy has gaps, all ``whole`` pixels of a 1x1 layer are one line. And where
+    lines are shorter than the batch, the same pixel of all images is one.
+    """
+    if g.is_pointwise and whole:
+        pixels = (g.batch * math.prod(g.output),)
+        return replace(
+            g, batch=1, input=pixels, kernel=(1,), stride=(1,), dilation=(1,), pads=((0, 0),)
+        )
+    if len(g.input) < 3 and g.output[-1] <= _SHORT_LINE and g.output[-1] < g.batch:
+        return replace(
+            g,
+            batch=1,
+            input=(*g.input, g.batch),
+            kernel=(*g.kernel, 1),
+            stride=(*g.stride, 1),
+            dilation=(*g.dilation, 1),
+            pads=(*g.pads, (0, 0)),
+        )
+    return g
+
+
+@functools.lru_cache(maxsize=1024)
+def _offsets(c: Cut, kernel: tuple[int, int, int], dtype: str, of: Host) -> tuple[int, ...]:
     """Where in a thread's memory its parts begin; at last the size of all.
 
-    Packed pixels of x and of dy; the addresses of channels (set of pixels, tap, pixel), and which
-    taps they need, which nobody asks for; what ``locating`` needs, and the places in dy; the
-    addresses of rows of dw; sums of which only some belong to dw, and the addresses of their rows.
+    Packed pixels of dy and x; the sums (filters, channels, tap, row, column); for each line of taps
+    where its lines of x and dy begin, and how many there are; for the taps of a line where in it
+    their pixels of x and dy begin, and how many there are; which packed line is which line of x.
     """
     itemsize, width = ITEMSIZE[dtype], c.vectors * of.lanes(dtype)
-    packed = 0 if c.x_in_place else c.pixels
-    sets = -(-packed // _TOGETHER)
+    lines_of_taps = kernel[0] * kernel[1]
+    tiles = c.part_rows * c.part_filters * lines_of_taps * kernel[2]
     return offsets_of(
         [
-            c.part_rows * packed * itemsize,
-            0 if c.dy_in_place else c.part_filters * c.pixels * itemsize,
-            8 * sets * taps * _TOGETHER,
-            8 * sets * taps,
-            8 * sets * (taps + 1),
-            8 * pixel_words(packed, taps),
-            8 * place_words(packed),
-            8 * c.part_rows,
-            c.rows * width * itemsize,
-            8 * c.rows,
+            0 if c.dy_in_place else c.part_filters * width * c.lines * c.columns * itemsize,
+            0 if c.x_in_place else c.part_rows * c.rows * c.x_lines * c.x_columns * itemsize,
+            tiles * c.rows * width * itemsize,
+            16 * lines_of_taps * c.lines,
+            8 * lines_of_taps,
+            24 * kernel[2],
+            0 if c.x_in_place else 8 * lines_of_taps * c.lines,
         ]
     )
 
@@ -237,31 +303,39 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
     if dw.size == 0:
         return
     g, dtype, of = geometry, name_of(dw.dtype), host()
-    if few_channels.pays(g) and dy.size and x.size:
-        few_channels_weights.conv_backward_weight(dy, x, dw, g, of)
-        return
-    room = _room(geometry, dtype)
-    c = cut(g, dtype, of, threads(), room, x.flags.c_contiguous, dy.flags.c_contiguous)
-    if not c.blocks:
+    if not g.batch:
         dw.fill(0)
         return
-    partial = np.empty((c.copies - 1, *dw.shape), dw.dtype)  # dw itself is the first copy
+    if few_channels_weights.pays(g) and dy.size and x.size:
+        few_channels_weights.conv_backward_weight(dy, x, dw, g, of)
+        return
+    lines = _long_lines(g, x.flags.c_contiguous and dy.flags.c_contiguous)
+    if lines != g:
+        g = lines
+        if g.rank == 1:
+            x, dy = x.reshape(1, -1, x.shape[-1]), dy.reshape(1, -1, dy.shape[-1])
+        else:
+            axes = (*range(1, x.ndim - 1), 0, x.ndim - 1)
+            x, dy = x.transpose(axes)[None], dy.transpose(axes)[None]
+    c = cut(g, dtype, of, threads())
+    partial = dw if c.copies == 1 else np.empty((c.copies, *dw.shape), dw.dtype)
     run(
-        _kernel(dtype, of),
+        _kernel(dtype),
         c.copies * g.groups * c.row_parts * c.filter_parts,
         channel_kernel(dtype, of, c.rows, c.vectors),
-        locating(),
-        _packing(dtype),
+        line_packing(dtype, of),
         address(x),
         address(dy),
-        address(dw),
         address(partial),
-        address(zeros(g.in_channels * dw.itemsize)),
         (g.batch, g.in_channels // g.groups, g.out_channels // g.groups, g.groups),
         (
             int(c.x_in_place),
             int(c.dy_in_place),
-            c.pixels,
+            c.x_lines,
+            c.x_columns,
+            c.lines,
+            c.columns,
+            c.pieces,
             c.blocks,
             c.copies,
             c.part_rows,
@@ -271,6 +345,7 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
             c.rows,
             c.vectors * of.lanes(dtype),
         ),
+        (_column_step(g), *map(_shift, three(g.stride, 1)[:2], three(g.dilation, 1)[:2])),
         three(g.input, 1),
         three(g.output, 1),
         three(g.stride, 1),
@@ -279,7 +354,7 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
         three(g.kernel, 1),
         (x.strides[0], *three(x.strides[1:-1], 0)),
         (dy.strides[0], *three(dy.strides[1:-1], 0)),
-        _offsets(c, math.prod(g.kernel), dtype, of),
+        _offsets(c, three(g.kernel, 1), dtype, of),
     )
     if c.copies > 1:
         run(_adding(dtype), -(-dw.size // _SUM), address(partial), address(dw), dw.size, c.copies)
@@ -295,185 +370,216 @@ def _adding(dtype: str) -> Any:
             first = task * _SUM
             count = min(_SUM, size - first)
             total, source = dw + first * itemsize, partial + first * itemsize
+            copy(total, source, count * itemsize)
             for _ in range(1, copies):
+                source += size * itemsize
                 for i in range(count):
                     put(total, i, number(total, i) + number(source, i))
-                source += size * itemsize
             task = take(counter)
 
     return Kernel(add_copies, dtype)
 
 
 @functools.cache
-def _kernel(dtype: str, host: Host) -> Any:
-    return Kernel(define(dtype, host), dtype, host)
+def _kernel(dtype: str) -> Any:
+    return Kernel(define(dtype), dtype)
 
 
-def define(dtype: str, host: Host) -> Callable[..., None]:
+def define(dtype: str) -> Callable[..., None]:
     """Return the kernel as a plain function."""
-    itemsize, lanes = ITEMSIZE[dtype], host.lanes(dtype)
+    itemsize = ITEMSIZE[dtype]
+    word, put = number_at("int64"), put_at("int64")
 
     def backward_weight(  # type: ignore[no-untyped-def]
-        counter, tasks, micro_kernel, locate, pack, x, dy, dw, partial, zeros,
-        sizes, cut, input, output, stride, dilation, before, kernel, x_steps, dy_steps, offsets,
+        counter, tasks, micro_kernel, pack, x, dy, dw,
+        sizes, cut, again, input, output, stride, dilation, before, kernel, x_steps, dy_steps,
+        offsets,
     ):  # fmt: skip
-        # locate, pack: addresses of parts; partial: where the other copies of dw are; sizes:
-        # (images, channels of a group, filters of a group, groups); cut: (whether x is read in
-        # place, whether dy is, pixels of a block, blocks, copies of dw, rows of a part, parts of
-        # the rows, filters of a part, parts of the filters, rows of the micro-kernel, its columns);
-        # steps in bytes: (image, depth, height, width); offsets: as of _offsets
+        # pack: address of a part; sizes: (images, channels of a group, filters of a group, groups);
+        # cut: (whether x is read in place, whether dy is, lines of x that a block needs, pixels of
+        # such a line, lines of a block, its columns, blocks side by side, blocks, copies of dw,
+        # tiles of channels of a part, such parts, tiles of filters of a part, such parts, rows of
+        # the micro-kernel, its columns); again: (every which pixel of x is needed, by how many taps
+        # the next plane, and the next line, see the same); steps in bytes: (image, depth, height,
+        # width); offsets: as of _offsets
         images, channels, filters, groups = sizes
         (
-            x_in_place, dy_in_place, block, blocks, copies, part_rows, row_parts,
-            part_filters, filter_parts, rows, width,
+            x_in_place, dy_in_place, x_lines, x_columns, block_lines, block_columns, pieces, blocks,
+            copies, part_rows, row_parts, part_filters, filter_parts, rows, width,
         ) = cut  # fmt: skip
         taps = kernel[0] * kernel[1] * kernel[2]
-        all_rows = taps * channels
-        pixels = images * output[0] * output[1] * output[2]
+        all_lines = images * output[0] * output[1]
+        down, across = -(-channels // rows), -(-filters // width)
         dw_step = filters * groups * itemsize
-        x_pixel, dy_pixel = channels * groups * itemsize, filters * groups * itemsize
-        memory = np.empty(offsets[10] + LINE, np.uint8)
+        row_bytes = width * itemsize
+        x_pixel = x_steps[3] if x_in_place else rows * itemsize
+        every = 1 if x_in_place else again[0]
+        x_next, x_tile = stride[2] // every * x_pixel, x_lines * x_columns * x_pixel
+        dy_next = dy_steps[3] if dy_in_place else row_bytes
+        memory = np.empty(offsets[7] + LINE, np.uint8)
         at = -(-memory.ctypes.data // LINE) * LINE
-        clear(at, offsets[2])  # lanes that nobody fills are multiplied too
-        for m in range(rows):
-            put_word(at + offsets[9], m, at + offsets[8] + m * width * itemsize)
+        clear(at, offsets[1])  # lanes that nobody fills are multiplied too
 
         task = take(counter)
         while task < tasks:
             # In the loop: memory is freed where the compiler sees an array for the last time.
-            of_x = -(-memory.ctypes.data // LINE) * LINE
-            of_dy, table, order = of_x + offsets[1], of_x + offsets[2], of_x + offsets[3]
-            upto, pixel, places = of_x + offsets[4], of_x + offsets[5], of_x + offsets[6]
-            targets, rest, rest_rows = of_x + offsets[7], of_x + offsets[8], of_x + offsets[9]
+            of_dy = -(-memory.ctypes.data // LINE) * LINE
+            of_x, of_sums, table = of_dy + offsets[1], of_dy + offsets[2], of_dy + offsets[3]
+            next_pixels = pieces == blocks and pieces > 1
+            counts, runs, slots = of_dy + offsets[4], of_dy + offsets[5], of_dy + offsets[6]
             first_filter, left = task % filter_parts * part_filters, task // filter_parts
             first_row, left = left % row_parts * part_rows, left // row_parts
             of_group, nth = left % groups, left // groups
-            end_filter = min(first_filter + part_filters, filters)
-            end_row = min(first_row + part_rows, all_rows)
-            tiles = -(-(end_row - first_row) // rows)
-            into = dw if nth == 0 else partial + (nth - 1) * all_rows * dw_step
-            into += first_row * dw_step + of_group * filters * itemsize
-            for r in range(end_row - first_row):
-                put_word(targets, r, into + r * dw_step)
+            end_filter = min(first_filter + part_filters, across)
+            end_row = min(first_row + part_rows, down)
+            x_group = x + of_group * channels * itemsize
+            dy_group = dy + of_group * filters * itemsize
+            into = dw + nth * taps * channels * dw_step + of_group * filters * itemsize
             first_block, end_block = blocks * nth // copies, blocks * (nth + 1) // copies
             for nth_block in range(first_block, end_block):
-                first = nth_block * block
-                here = min(block, pixels - first)
-                if not x_in_place:
-                    call(
-                        locate, counter + extents, x, dy, zeros, first, here, _TOGETHER,
-                        table, order, upto, pixel, places,
+                first_line = nth_block // pieces * block_lines
+                lines = min(block_lines, all_lines - first_line)
+                first = nth_block % pieces * block_columns
+                columns = min(block_columns, output[2] - first)
+
+                # The columns of x that are needed.
+                corner = first * stride[2] - before[2]
+                x_first = corner % every if corner < 0 else corner
+                x_end = corner + (columns - 1) * stride[2] + (kernel[2] - 1) * dilation[2] + 1
+                x_count = max(0, (min(x_end, input[2]) - x_first + every - 1) // every)
+
+                # Where lines begin.
+                packed, f_tile = 0, lines * columns * row_bytes
+                tap_lines = kernel[0] * kernel[1]
+                for t in range(tap_lines):
+                    put(counts, t, 0)
+                for n in range(lines):
+                    line = first_line + n
+                    p1, left = line % output[1], line // output[1]
+                    p0, image = left % output[0], left // output[0]
+                    source = (
+                        dy_group + image * dy_steps[0] + p0 * dy_steps[1] + p1 * dy_steps[2]
+                        + first * dy_steps[3]
                     )  # fmt: skip
-                    call(
-                        pack, of_x, table, taps, here, first_row, end_row, rows, channels,
-                        of_group * channels * itemsize, 0, 0, 0,
-                    )  # fmt: skip
-                if not dy_in_place:
-                    for i in range(here):
-                        source = word(places, i) + of_group * filters * itemsize
-                        for f in range(first_filter, end_filter, width):
-                            used = min(width, end_filter - f)
-                            row = of_dy + ((f - first_filter) * here + i * width) * itemsize
-                            if used == width:
-                                copy_row(row, source + f * itemsize, width // lanes)
-                            else:
-                                copy(row, source + f * itemsize, used * itemsize)
-                                clear(row + used * itemsize, (width - used) * itemsize)
-                # While this block is summed, what is read in place of the next one is fetched.
-                ahead = min(first + block, pixels - here)
-                x_ahead, dy_ahead = x + ahead * x_pixel, dy + ahead * dy_pixel
-                x_lines = block * x_pixel // LINE if x_in_place else 0
-                dy_lines = block * dy_pixel // LINE if dy_in_place else 0
-                fetched = 0
-                for f in range(first_filter, end_filter, width):
-                    used = min(width, end_filter - f)
-                    for tile in range(tiles):
-                        r = tile * rows
-                        last = end_row - first_row - r  # rows of dw that are left
-                        again = 0
-                        if x_in_place:
-                            # The last tile begins early: there is nothing behind the last pixel.
-                            again = max(0, rows - last)
-                            r -= again
-                            of_pixel = of_group * channels + first_row + r
-                            a, a_next = x + first * x_pixel + of_pixel * itemsize, x_pixel
-                        else:
-                            a, a_next = of_x + r * here * itemsize, rows * itemsize
-                        if dy_in_place:
-                            of_pixel = of_group * filters + f
-                            b, b_next = dy + first * dy_pixel + of_pixel * itemsize, dy_pixel
-                        else:
-                            b = of_dy + (f - first_filter) * here * itemsize
-                            b_next = width * itemsize
-                        next_lines, far = a, 0
-                        if fetched < x_lines:
-                            next_lines, far = x_ahead + fetched * LINE, LINE
-                        elif fetched < x_lines + dy_lines:
-                            next_lines, far = dy_ahead + (fetched - x_lines) * LINE, LINE
-                        fetched += here
-                        whole = used == width and last >= rows
-                        multiply(
-                            micro_kernel, a, a_next, next_lines, far,
-                            b, b_next, here,
-                            targets + 8 * r if whole else rest_rows,
-                            f * itemsize if whole else 0,
-                            whole and nth_block > first_block, 0, 0,
+                    of_line = source if dy_in_place else of_dy + n * columns * row_bytes
+                    if not dy_in_place:
+                        call(
+                            pack, of_line, source, dy_steps[3], columns, first_filter,
+                            min(end_filter, filters // width), width, filters, f_tile, row_bytes,
+                            0, 0,
                         )  # fmt: skip
-                        if not whole:
-                            for m in range(again, min(rows, again + last)):
-                                total = word(targets, r + m) + f * itemsize
-                                sums = rest + m * width * itemsize
-                                for j in range(used):
-                                    value = number(sums, j)
-                                    if nth_block > first_block:
-                                        value += number(total, j)
-                                    put(total, j, value)
+                        if end_filter * width > filters:
+                            f = (end_filter - 1) * width
+                            call(
+                                pack, of_line + (end_filter - 1 - first_filter) * f_tile,
+                                source + f * itemsize, dy_steps[3], columns, 0, 1, filters - f,
+                                filters - f, 0, row_bytes, 0, 0,
+                            )  # fmt: skip
+                    t = 0
+                    for t0 in range(kernel[0]):
+                        q0 = p0 * stride[0] + t0 * dilation[0] - before[0]
+                        for t1 in range(kernel[1]):
+                            q1 = p1 * stride[1] + t1 * dilation[1] - before[1]
+                            if q0 >= 0 and q0 < input[0] and q1 >= 0 and q1 < input[1]:
+                                of_x_line = (
+                                    x_group + image * x_steps[0] + q0 * x_steps[1]
+                                    + q1 * x_steps[2]
+                                )  # fmt: skip
+                                if not x_in_place:
+                                    slot = -1
+                                    of_next = t1 + again[2] < kernel[1] and again[2] > 0
+                                    if of_next and n > 0 and p1 > 0:
+                                        slot = word(slots, (n - 1) * tap_lines + t + again[2])
+                                    of_next = t0 + again[1] < kernel[0] and again[1] > 0
+                                    if slot < 0 and of_next and n >= output[1] and p0 > 0:
+                                        same = (n - output[1]) * tap_lines + t
+                                        slot = word(slots, same + again[1] * kernel[1])
+                                    if slot < 0:
+                                        slot = packed
+                                        packed += 1
+                                        call(
+                                            pack, of_x + slot * x_columns * x_pixel,
+                                            of_x_line + x_first * x_steps[3], every * x_steps[3],
+                                            x_count, first_row, end_row, rows, channels, x_tile,
+                                            x_pixel, 0, 0,
+                                        )  # fmt: skip
+                                    put(slots, n * tap_lines + t, slot)
+                                    of_x_line = of_x + slot * x_columns * x_pixel
+                                count = word(counts, t)
+                                entry = table + 16 * (t * block_lines + count)
+                                put(entry, 0, of_x_line)
+                                put(entry, 1, of_line)
+                                put(counts, t, count + 1)
+                            t += 1
+                # Which columns a tap sees.
+                for t2 in range(kernel[2]):
+                    corner = t2 * dilation[2] - before[2]
+                    begin = max(first, -(corner // stride[2]))
+                    end = min(first + columns, (input[2] - 1 - corner) // stride[2] + 1)
+                    q2 = begin * stride[2] + corner
+                    if not x_in_place:
+                        q2 = (q2 - x_first) // every
+                    put(runs + 24 * t2, 0, q2 * x_pixel)
+                    put(runs + 24 * t2, 1, (begin - first) * dy_next)
+                    put(runs + 24 * t2, 2, max(0, end - begin))
+
+                # While this block is summed, what is read in place of the next one is fetched.
+                ahead = nth_block + 1 if next_pixels else nth_block
+                x_ahead = x + ahead * block_columns * stride[2] * x_steps[3]
+                dy_ahead = dy + ahead * block_columns * dy_steps[3]
+                x_fetched = block_columns * x_steps[3] // LINE if next_pixels and x_in_place else 0
+                dy_fetched = (
+                    block_columns * dy_steps[3] // LINE if next_pixels and dy_in_place else 0
+                )
+                fetched = 0
+                begun, ends = nth_block > first_block, nth_block == end_block - 1
+                sums = of_sums
+                for f in range(first_filter, end_filter):
+                    whole = (f + 1) * width <= filters
+                    of_f = f * row_bytes
+                    if not dy_in_place:
+                        of_f = (f - first_filter) * f_tile
+                    for r in range(first_row, end_row):
+                        # The last tile begins early: there is nothing behind the last pixel.
+                        c = min(r * rows, channels - rows)
+                        of_c = c * itemsize if x_in_place else (r - first_row) * x_tile
+                        to = into + c * dw_step + f * row_bytes
+                        for t in range(tap_lines):
+                            count = word(counts, t)
+                            for t2 in range(kernel[2]):
+                                run_of_tap = runs + 24 * t2
+                                steps = word(run_of_tap, 2)
+                                next_lines, far = table, 0
+                                if fetched < x_fetched:
+                                    next_lines, far = x_ahead + fetched * LINE, LINE
+                                elif fetched < x_fetched + dy_fetched:
+                                    next_lines = dy_ahead + (fetched - x_fetched) * LINE
+                                    far = LINE
+                                fetched += steps
+                                multiply(
+                                    micro_kernel,
+                                    table + 16 * t * block_lines,
+                                    count if steps > 0 else 0,
+                                    word(run_of_tap, 0) + of_c,
+                                    word(run_of_tap, 1) + of_f,
+                                    x_next,
+                                    dy_next,
+                                    steps,
+                                    sums if begun else 0,
+                                    to if ends and whole else sums,
+                                    dw_step if ends and whole else row_bytes,
+                                    next_lines,
+                                    far,
+                                )
+                                if ends and not whole:
+                                    used = filters - f * width
+                                    for m in range(rows):
+                                        copy(
+                                            to + m * dw_step, sums + m * row_bytes,
+                                            used * itemsize,
+                                        )  # fmt: skip
+                                sums += rows * row_bytes
+                                to += channels * dw_step
             task = take(counter)
 
-    copy_row, number, put = copy_vectors(host.vector_bytes), number_at(dtype), put_at(dtype)
-    extents, word, put_word = argument(_EXTENTS), number_at("int64"), put_at("int64")
     return backward_weight
-
-
-@functools.cache
-def _packing(dtype: str) -> int:
-    """Return the address of the part that packs x.
-
-    ``call(address, to, table, taps, pixels, first_row, end_row, rows, channels, shift, 0, 0, 0)``
-    """
-    return part(define_packing(dtype), dtype)
-
-
-def define_packing(dtype: str) -> Callable[..., None]:
-    """Return the part as a plain function."""
-    itemsize, word = ITEMSIZE[dtype], number_at("int64")
-
-    def pack(to, table, taps, pixels, first_row, end_row, rows, channels, shift, n9, n10, n11):  # type: ignore[no-untyped-def]
-        """Numbers of x under the taps -> (tile of rows, pixel, row)."""
-        for first in range(0, pixels, _TOGETHER):
-            count = min(_TOGETHER, pixels - first)
-            r = first_row
-            while r < end_row:
-                # Rows of one tap and one tile follow each other on both sides.
-                tap, c, m = r // channels, r % channels, (r - first_row) % rows
-                length = min(rows - m, channels - c, end_row - r)
-                at = (first // _TOGETHER * taps + tap) * _TOGETHER
-                place = to + ((r - first_row - m) * pixels + first * rows + m) * itemsize
-                for i in range(count):
-                    source, into = word(table, at + i) + shift + c * itemsize, place
-                    place += rows * itemsize
-                    if length == 6:  # the common ones, as instructions instead of calls
-                        copy(into, source, 6 * itemsize)
-                    elif length == 14:
-                        copy(into, source, 14 * itemsize)
-                    elif length >= 4:  # by fours, of which the last may overlap
-                        for j in range(0, length - 4, 4):
-                            copy(into + j * itemsize, source + j * itemsize, 4 * itemsize)
-                        j = length - 4
-                        copy(into + j * itemsize, source + j * itemsize, 4 * itemsize)
-                    else:
-                        for j in range(length):
-                            copy(into + j * itemsize, source + j * itemsize, itemsize)
-                r += length
-
-    return pack

@@ -157,7 +157,7 @@ def _scratch(c: Cut, m: int, dtype: str, of: Host) -> tuple[int, ...]:
             elements * apart(rows * width * itemsize),
             c.group * pixels * 8,
             c.group * m * m * 8,
-            elements * rows * 8,
+            2 * 8,
             pixels * lanes * itemsize,
             pixels * 8,
             9 * lanes * itemsize,
@@ -304,14 +304,12 @@ def define(dtype: str, host: Host, m: int, in_parts: bool) -> Callable[..., None
         at = memory[2] + slot * offsets[9]
         v, d, sums = at + offsets[0], at + offsets[1], at + offsets[2]
         patch_table, tile_table = at + offsets[3], at + offsets[4]
-        sum_table, padded = at + offsets[5], at + offsets[6]
+        segment, padded = at + offsets[5], at + offsets[6]
         padded_table, spare = at + offsets[7], at + offsets[8]
         tiles = images * grid[0] * grid[1]
-        all_rows = -(-block // rows) * rows
         tap_step = channels * filters * itemsize
 
-        for e in range(elements):
-            fill_table(sum_table + 8 * e * all_rows, all_rows, sums + e * step, width_bytes)
+        fill_table(segment, 2, 0, 0)
         fill_table(padded_table, patch_pixels, padded, vector_bytes)
 
         task = take(counter)
@@ -354,19 +352,22 @@ def define(dtype: str, host: Host, m: int, in_parts: bool) -> Callable[..., None
                             )  # fmt: skip
                     for e in range(elements):
                         for r in range(row_blocks):
+                            to = sums + e * step + r * rows * width_bytes
                             multiply(
                                 kernel,
+                                segment,
+                                1,
                                 v + e * v_step + r * rows * itemsize,
-                                block * itemsize,
-                                v + e * v_step + r * rows * itemsize,
-                                0,
                                 d + e * d_step,
+                                block * itemsize,
                                 width_bytes,
                                 here,
-                                sum_table + 8 * (e * all_rows + r * rows),
-                                0,
-                                first - part * span,
-                                0,
+                                sums + e * step + r * rows * width_bytes
+                                if first > part * span
+                                else 0,
+                                sums + e * step + r * rows * width_bytes,
+                                width_bytes,
+                                d,
                                 0,
                             )
                 for i in range(c_used):
