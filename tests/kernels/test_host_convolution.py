@@ -380,4 +380,5 @@ def test_the_workspace_of_the_weights_gradient(g):
 def test_the_weights_gradient_of_small_arrays(g):
     set_threads(2)
     arrays = 4 * sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
-    assert weight_gradient.workspace_bytes(g, "float32") <= arrays / 4
+    tiles = 2 * 36 * 1024  # each thread sums one tile of all taps
+    assert weight_gradient.workspace_bytes(g, "float32") <= max(arrays / 4, tiles)

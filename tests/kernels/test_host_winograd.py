@@ -182,7 +182,7 @@ def test_parts_with_kept_filters_residuals_and_limits(in_parts, limit):
     found = []
     for kept in (None, transform_weights(w, 4)):
         y = np.full(g.y_shape, np.nan, np.float32)
-        winograd.conv_forward(x, w, bias, y, g, True, 4, kept, limit, residual)
+        winograd.conv_forward(x, w, bias, y, g, Activation("relu"), 4, kept, limit, residual)
         assert_near(y, wanted, 4)
         found.append(y.tobytes())
     assert found[0] == found[1]

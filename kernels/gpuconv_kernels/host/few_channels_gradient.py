@@ -51,8 +51,9 @@ _ADDED, _LOOKED_UP = 25, 12
 with a tap of a pixel when gathering: in products of vectors, as measured."""
 
 
-_FEW_CHANNELS = 8
-"""With more, all weights, packed, have to leave room in the L2 cache."""
+_FEW_CHANNELS, _MEMORY_SHARE = 8, 5
+"""With more channels, all weights, packed, have to leave room in the L2 cache, and what is needed
+is at most such a part of the arrays."""
 
 
 @functools.lru_cache(maxsize=1024)
@@ -61,9 +62,11 @@ def pays(geometry: Any, dtype: str) -> bool:
     g, lanes = geometry, host().lanes(dtype)
     if g.kernel[-1] == 1 or not can_join(g):
         return False
-    weights = math.prod(g.w_shape) * ITEMSIZE[dtype]  # packed whole, beside these
-    if g.in_channels > _FEW_CHANNELS and weights > second_level_cache() // 4:
-        return False
+    weights, *others = (math.prod(s) * ITEMSIZE[dtype] for s in (g.w_shape, g.x_shape, g.y_shape))
+    if g.in_channels > _FEW_CHANNELS:
+        room = (weights + sum(others)) // _MEMORY_SHARE
+        if weights > second_level_cache() // 4 or workspace_bytes(g, dtype) > room:
+            return False
     lines, run = math.prod(g.kernel[:-1]), g.kernel[-1] * g.in_channels
     products = g.out_channels * -(-lines * run // lanes) + _ADDED * lines * -(-run // lanes)
     met = g.input[-1] * g.kernel[-1] / g.stride[-1] * math.prod(map(_met, *_lines(g)))
@@ -125,9 +128,11 @@ def conv_backward_input(dy: Array, w: Array, dx: Array, geometry: Any) -> None:
         return
     vectors, across = _columns(g, dtype, of)
     width = vectors * of.lanes(dtype)
-    packed = np.zeros((across * width, g.out_channels), dx.dtype)
-    packed[: w.size // g.out_channels] = w.reshape(-1, g.out_channels)
-    packed = np.ascontiguousarray(packed.reshape(across, width, -1).swapaxes(1, 2))
+    packed = np.zeros((across, g.out_channels, width), dx.dtype)
+    rows = w.reshape(-1, g.out_channels)
+    for block, of_block in enumerate(packed):
+        some = rows[block * width : (block + 1) * width]
+        of_block[:, : len(some)] = some.T
     lines = _lines_of_task(g, dtype, of)
     run(
         _kernel(dtype, of),
