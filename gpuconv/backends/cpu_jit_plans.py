@@ -20,6 +20,7 @@ from gpuconv_kernels.host import (
     weight_gradient,
     winograd,
 )
+from gpuconv_kernels.host.few_channels import patched
 
 _TRANSFORM = 14
 """Multiply-adds in whose time one number of a patch or of a tile of products is transformed."""
@@ -97,9 +98,9 @@ def _choose(
 
 
 def _direct_plan(op: str, g: ConvGeometry, dtype: str) -> Plan:
-    by_lines = few_channels_forward.pays(g) and op == "conv_forward"
+    by_lines = few_channels_forward.pays(patched(g)) and op == "conv_forward"
     if op == "conv_backward_weight":
-        by_lines = few_channels_weights.pays(g)
+        by_lines = few_channels_weights.pays(patched(g))
         needed, what = weight_gradient.workspace_bytes(g, dtype), "channels"
     elif op == "conv_backward_input":
         needed, what = direct.backward_input_workspace_bytes(g, dtype), "pixels"

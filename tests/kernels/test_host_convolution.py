@@ -147,6 +147,8 @@ def test_every_width_of_vectors(monkeypatch, host):
         square(1, 300, 5, 20, 1),  # several chunks of channels
         square(1, 40, 23, 16, 3, stride=2, pad=1),  # several blocks of pixels
         square(1, 3, 19, 24, 5, stride=2, pad=2),  # taps as channels
+        square(2, 3, 12, 20, 4, stride=4),  # patches beside each other
+        square(1, 5, 9, 17, 3, stride=3),
         square(2, 3, 7, 5, 1),  # a line after the other, both ways
         square(1, 17, 6, 2, 3, stride=2, pad=1),
         square(3, 24, 8, 36, 3, pad=1, groups=2),

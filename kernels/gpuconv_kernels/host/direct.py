@@ -52,6 +52,7 @@ from gpuconv_kernels.array.activations import Function
 from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host import few_channels_forward, few_channels_gradient, unreached
 from gpuconv_kernels.host.direct_cut import Cut, cut, reads_in_place
+from gpuconv_kernels.host.few_channels import patched
 from gpuconv_kernels.host.finishing import NOTHING, Finish, finish_of
 from gpuconv_kernels.host.kernel import Kernel, argument
 from gpuconv_kernels.host.memory import (
@@ -93,9 +94,10 @@ _EXTENTS = 17
 
 def workspace_bytes(geometry: Any, dtype: str) -> int:
     """Bytes that :func:`conv_forward` needs beyond its arrays."""
-    if few_channels_forward.pays(geometry):
-        return few_channels_forward.workspace_bytes(geometry, dtype)
-    return _workspace_bytes(geometry, dtype, reads_in_place(geometry, dtype, host()))
+    g = patched(geometry)
+    if few_channels_forward.pays(g):
+        return few_channels_forward.workspace_bytes(g, dtype)
+    return _workspace_bytes(g, dtype, reads_in_place(g, dtype, host()))
 
 
 def _workspace_bytes(g: Any, dtype: str, kept: bool) -> int:
@@ -107,6 +109,7 @@ def _workspace_bytes(g: Any, dtype: str, kept: bool) -> int:
 
 def backward_input_workspace_bytes(geometry: Any, dtype: str) -> int:
     """Bytes that :func:`conv_backward_input` needs beyond its arrays."""
+    geometry = patched(geometry)
     if few_channels_gradient.pays(geometry, dtype):
         return few_channels_gradient.workspace_bytes(geometry, dtype)
     phases = [p.geometry for p in geometry.backward_input_phases if p.geometry is not None]
@@ -164,7 +167,8 @@ def conv_forward(
     not read, and the results have the same bits. ``residual``, an array of the shape and strides of
     ``y``, is added before the ``activation``, which is of a kind of ``activations.FORWARD``.
     """
-    g = geometry
+    g = patched(geometry)
+    x, w = x.reshape(g.x_shape), w.reshape(g.w_shape)
     finish = finish_of(name_of(y.dtype), activation)
     if residual is not None:
         finish = finish._replace(bits=finish.bits + address(residual) - address(y))
@@ -182,7 +186,8 @@ def conv_forward(
 
 def conv_backward_input(dy: Array, w: Array, dx: Array, geometry: Any) -> None:
     """Write ``dx`` (N, *in, C) from ``dy`` (N, *out, F) and ``w`` (*k, C/g, F), as above."""
-    g = geometry
+    g = patched(geometry) if dx.flags.c_contiguous else geometry
+    dx, w = dx.reshape(g.x_shape), w.reshape(g.w_shape)
     if few_channels_gradient.pays(g, name_of(dx.dtype)):
         few_channels_gradient.conv_backward_input(dy, w, dx, g)
         return

@@ -11,20 +11,55 @@ channels follow each other in memory::
 so the convolution is one with a kernel of width 1 over a picture with 9 channels, whose pixels
 overlap in memory. Only the padding at the ends of a line has to be there: some lines at a time are
 copied.
+
+Where pixels do not overlap, as in the patches of a vision transformer, that needs no kernel of its
+own: x is reshaped, see :func:`patched`.
 """
 
 from __future__ import annotations
 
+import functools
+import math
+from dataclasses import replace
 from typing import Any
 
 from gpuconv_kernels.host.memory import clear, copy
 from gpuconv_kernels.host.target import inlined
 
+_MOST_CHANNELS = 8
+"""With more, a tap is worth beginning."""
+_MOST_WEIGHTS = 64 * 1024
+"""Numbers that lie in the L2 cache while lines stream by."""
+
 
 def can_join(geometry: Any) -> bool:
-    """Whether the taps of a line follow each other, so that they can be taken for channels."""
+    """Whether the taps of a line follow each other, so that they can be taken for channels.
+
+    Kernels that go line by line read all weights for each.
+    """
     g = geometry
-    return bool(g.groups == 1 and g.dilation[-1] == 1 and min(g.pads[-1]) >= 0)
+    follow = g.groups == 1 and g.dilation[-1] == 1 and min(g.pads[-1]) >= 0
+    return bool(follow and math.prod(g.w_shape) <= _MOST_WEIGHTS)
+
+
+@functools.lru_cache(maxsize=1024)
+def patched(geometry: Any) -> Any:
+    """Return the ``ConvGeometry`` of the same convolution with the taps of a line as channels.
+
+    The geometry itself, unless there are few channels and the windows in a line are just beside
+    each other. Arrays that are contiguous are reshaped to its shapes.
+    """
+    g, taps = geometry, geometry.kernel[-1]
+    beside = g.stride[-1] == taps > 1 and g.pads[-1] == (0, 0) and g.input[-1] % taps == 0
+    if not (beside and g.groups == 1 and g.dilation[-1] == 1 and g.in_channels <= _MOST_CHANNELS):
+        return g
+    return replace(
+        g,
+        in_channels=taps * g.in_channels,
+        input=(*g.input[:-1], g.input[-1] // taps),
+        kernel=(*g.kernel[:-1], 1),
+        stride=(*g.stride[:-1], 1),
+    )
 
 
 @inlined

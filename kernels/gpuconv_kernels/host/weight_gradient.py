@@ -50,6 +50,7 @@ import numpy as np
 
 from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host import few_channels_weights
+from gpuconv_kernels.host.few_channels import patched
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.line_packing import line_packing
 from gpuconv_kernels.host.memory import (
@@ -232,7 +233,7 @@ def _column_step(g: Any) -> int:
 
 def workspace_bytes(geometry: Any, dtype: str) -> int:
     """Bytes that :func:`conv_backward_weight` needs beyond its arrays."""
-    g = geometry
+    g = patched(geometry)
     if not g.batch:
         return 0
     if few_channels_weights.pays(g):
@@ -302,7 +303,8 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
     """
     if dw.size == 0:
         return
-    g, dtype, of = geometry, name_of(dw.dtype), host()
+    g, dtype, of = patched(geometry), name_of(dw.dtype), host()
+    x, dw = x.reshape(g.x_shape), dw.reshape(g.w_shape)
     if not g.batch:
         dw.fill(0)
         return
