@@ -16,6 +16,18 @@ import simulations
 from gpuconv.backends.cpu_probe import usable_cores
 from gpuconv.settings import cache_folder
 
+
+@pytest.fixture
+def lines_of_any_size(monkeypatch: pytest.MonkeyPatch) -> Generator[None, None, None]:
+    """However little there is to do, few channels are computed line by line."""
+    from gpuconv_kernels.host import few_channels_forward
+
+    monkeypatch.setattr(few_channels_forward, "_LEAST_PRODUCTS", 0)
+    few_channels_forward.pays.cache_clear()
+    yield
+    few_channels_forward.pays.cache_clear()
+
+
 STARTED = pytest.StashKey[simulations.Simulations]()
 
 

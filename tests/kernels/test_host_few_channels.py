@@ -61,6 +61,9 @@ def words(g: ConvGeometry) -> dict[str, Any]:
     return {"stride": g.stride, "padding": g.pads, "dilation": g.dilation, "groups": g.groups}
 
 
+pytestmark = pytest.mark.usefixtures("lines_of_any_size")
+
+
 @pytest.mark.parametrize("g", GEOMETRIES.values(), ids=GEOMETRIES)
 def test_every_form_of_the_call(g: ConvGeometry) -> None:
     assert few_channels_forward.pays(g) == (g.in_channels <= 6)

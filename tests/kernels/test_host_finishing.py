@@ -19,6 +19,9 @@ FUNCTIONS = [None, *(Activation(kind, ALPHA) for kind in sorted(activations.FORW
 IN_PART = [Activation("leaky_relu", ALPHA), Activation("softsign")]
 
 
+pytestmark = pytest.mark.usefixtures("lines_of_any_size")
+
+
 @pytest.fixture(autouse=True)
 def _as_it_was():
     yield

@@ -60,11 +60,16 @@ _COPIED_BYTES = 256 * 1024
 
 
 _MOST_CHANNELS = 6
+_LEAST_PRODUCTS = 2**16
+"""Multiply-adds of an image from which on compiling a micro-kernel for one geometry is worth it."""
 
 
+@functools.lru_cache(maxsize=1024)
 def pays(geometry: Any) -> bool:
     """Whether :func:`conv_forward` can be used, and helps."""
-    return bool(geometry.in_channels <= _MOST_CHANNELS and can_join(geometry))
+    g = geometry
+    products = math.prod(g.output) * math.prod(g.w_shape)
+    return bool(g.in_channels <= _MOST_CHANNELS and products >= _LEAST_PRODUCTS and can_join(g))
 
 
 @dataclass(frozen=True)
