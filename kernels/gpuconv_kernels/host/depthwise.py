@@ -79,6 +79,8 @@ Array = Any
 
 MOST_OF_A_GROUP = 8
 """Channels and filters of a group; with more, the micro-kernel's vectors are full."""
+_LEAST_PRODUCTS = 2**16
+"""Multiply-adds of an image from which on compiling kernels for such groups is worth it."""
 PIXELS = (8, 4, 1)
 """How many pixels may be computed together."""
 _WHOLE, _LEFT, _RIGHT = range(3)
@@ -161,10 +163,13 @@ class Plan:
     cut: tuple[int, ...]
 
 
+@functools.lru_cache(maxsize=1024)
 def covers(geometry: Any) -> bool:
     """Whether the kernels here are those for a convolution: groups, of few channels each."""
     g = geometry
-    return g.groups > 1 and max(g.in_channels, g.out_channels) <= MOST_OF_A_GROUP * g.groups
+    small = g.groups > 1 and max(g.in_channels, g.out_channels) <= MOST_OF_A_GROUP * g.groups
+    products = math.prod(g.output) * math.prod(g.w_shape)
+    return bool(small and (g.is_depthwise or products >= _LEAST_PRODUCTS))
 
 
 def conv_forward(
