@@ -11,6 +11,10 @@ is outside of the input, the address is that of zeros::
     .  o--o--o  .  .  .           tap 1: p0 p1 p2 p3 p4 p5        0,  1         |          |
     .  o--o--o  .  .  .             ...        zeros, if out      ...           +----------+
 
+The taps of a line follow each other in memory, with their channels: they count as one tap of more
+channels, wherever that is so and padding leaves it so, see ``few_channels``. The picture has 3
+addresses for a pixel then, and the micro-kernel longer sums.
+
 A task is a block of pixels and some of the filters. Its weights are cut in chunks that stay in the
 L2 cache, packed, while all pixels of the block stream by, so that x and y come from memory as
 seldom as can be. Meanwhile the micro-kernel fetches the pixels of the tile that follows, and the
@@ -52,7 +56,7 @@ from gpuconv_kernels.array.activations import Function
 from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host import few_channels_forward, few_channels_gradient, unreached
 from gpuconv_kernels.host.direct_cut import Cut, cut, reads_in_place
-from gpuconv_kernels.host.few_channels import patched
+from gpuconv_kernels.host.few_channels import margins, patched
 from gpuconv_kernels.host.finishing import NOTHING, Finish, finish_of
 from gpuconv_kernels.host.kernel import Kernel, argument
 from gpuconv_kernels.host.memory import (
@@ -82,7 +86,7 @@ from gpuconv_kernels.host.target import (
     host,
     inlined,
 )
-from gpuconv_kernels.host.windows import locating, pixel_words, place_words
+from gpuconv_kernels.host.windows import locating, margin_bytes, pixel_words, place_words
 from gpuconv_kernels.host.winograd_tiles import aligned, offsets_of
 from gpuconv_kernels.threads import threads
 
@@ -101,10 +105,10 @@ def workspace_bytes(geometry: Any, dtype: str) -> int:
 
 
 def _workspace_bytes(g: Any, dtype: str, kept: bool) -> int:
-    c, of = _cut_of(g, dtype, kept), host()
+    c, of = _cut_of(g, dtype, kept, True), host()
     each = _offsets(g, c, dtype, of, kept)[-1] + LINE
     working = min(threads(), c.blocks * c.parts * g.groups)
-    return int(working * each + g.in_channels * ITEMSIZE[dtype])
+    return int(working * each + g.in_channels * c.joined * ITEMSIZE[dtype])
 
 
 def backward_input_workspace_bytes(geometry: Any, dtype: str) -> int:
@@ -123,8 +127,8 @@ def backward_input_workspace_bytes(geometry: Any, dtype: str) -> int:
     return max(needed, default=0)
 
 
-def _cut_of(g: Any, dtype: str, kept: bool) -> Cut:
-    return cut(g, dtype, host(), threads(), not kept)
+def _cut_of(g: Any, dtype: str, kept: bool, dense: bool) -> Cut:
+    return cut(g, dtype, host(), threads(), not kept, dense)
 
 
 def pack_weights(w: Array, groups: int) -> Array:
@@ -231,9 +235,10 @@ def _convolve(
     if y.size == 0:
         return
     dtype = name_of(y.dtype)
-    c, of = _cut_of(g, dtype, packed is not None), host()
-    nothing = zeros(g.in_channels * y.itemsize)
-    micro_kernels, sizes, pieces, offsets = _numbers_of(g, c, dtype, of, packed is not None)
+    dense = x.strides[-2] == g.in_channels * x.itemsize
+    c, of = _cut_of(g, dtype, packed is not None, dense), host()
+    nothing = zeros(g.in_channels * c.joined * y.itemsize)
+    micro_kernels, sizes, joined, pieces, offsets = _numbers_of(g, c, dtype, of, packed is not None)
     run(
         _kernel(dtype, of),
         c.blocks * g.groups * c.parts,
@@ -250,6 +255,7 @@ def _convolve(
         *sizes,
         (x.strides[0], *three(x.strides[1:-1], 0)),
         (y.strides[0], *three(y.strides[1:-1], 0)),
+        joined,
         w_steps,
         pieces,
         offsets,
@@ -258,15 +264,23 @@ def _convolve(
 
 @functools.lru_cache(maxsize=1024)
 def _numbers_of(g: Any, c: Cut, dtype: str, of: Host, kept: bool) -> tuple[Any, ...]:
-    """What the kernel is given for a geometry, whatever the arrays: sizes ... kernel, and cut."""
+    """What the kernel is given for a geometry, whatever the arrays.
+
+    Micro-kernels; sizes ... kernel; how many taps of a line count as one, and their margins; cut;
+    offsets.
+    """
+    input, kernel, joined = g.input, g.kernel, (1, 0, 0, 0)
+    if c.joined > 1:
+        input = (*g.input[:-1], g.input[-1] - c.joined + 1)
+        kernel, joined = (*g.kernel[:-1], 1), (c.joined, *margins(g))
     sizes = (
-        (g.batch, g.in_channels // g.groups, g.out_channels // g.groups, g.groups),
-        three(g.input, 1),
+        (g.batch, g.in_channels // g.groups * c.joined, g.out_channels // g.groups, g.groups),
+        three(input, 1),
         three(g.output, 1),
         three(g.stride, 1),
         three(g.dilation, 1),
         three([lo for lo, _ in g.pads], 0),
-        three(g.kernel, 1),
+        three(kernel, 1),
     )
     rows, lanes = rows_for(c.vectors, of), of.lanes(dtype)
     left_out = -(g.out_channels // g.groups) % lanes * LEFT_OUT
@@ -275,32 +289,37 @@ def _numbers_of(g: Any, c: Cut, dtype: str, of: Host, kept: bool) -> tuple[Any, 
         *(rows, c.vectors * lanes, c.last * lanes, left_out),
     )
     kernels = tuple(pixel_kernel(dtype, of, rows, v) for v in (c.vectors, c.last))
-    return kernels, sizes, pieces, _offsets(g, c, dtype, of, kept)
+    return kernels, sizes, joined, pieces, _offsets(g, c, dtype, of, kept)
 
 
 def _offsets(g: Any, c: Cut, dtype: str, of: Host, kept: bool) -> tuple[int, ...]:
     """Where in a thread's memory its parts begin; at last the size of all.
 
-    The addresses of channels (tile, tap, row), and of results; taps that meet the input (tile, and
-    one by one), and how many of them come before a tap; what ``locating`` needs, if weights are
-    packed before it; what the sums begin with; where taps begin in the weights; packed weights, or
-    what ``locating`` needs before.
+    The addresses of channels (tile, tap, row), and of results, with margins behind them; taps that
+    meet the input (tile, and one by one), and how many of them come before a tap; what ``locating``
+    needs, if weights are packed before it; what the sums begin with; where taps begin in the
+    weights; packed weights, or what ``locating`` needs before.
     """
-    itemsize, taps = ITEMSIZE[dtype], math.prod(g.kernel)
+    itemsize, taps = ITEMSIZE[dtype], math.prod(g.kernel) // c.joined
     rows = rows_for(c.vectors, of)
     tiles = -(-c.located // rows)
+    of_margins = 0
+    if c.joined > 1:
+        left, _, right = margins(g)
+        of_pixel = g.in_channels * itemsize
+        of_margins = margin_bytes(c.located, g.output[-1], taps, left + right, of_pixel)
     packed = 0 if kept else c.taps * c.channels * c.filters * itemsize
     locating_bytes = 8 * pixel_words(c.located, taps)
     apart = packed and c.located < c.pixels
     return offsets_of(
         [
             8 * tiles * taps * rows,
-            8 * place_words(tiles * rows),
+            8 * place_words(tiles * rows) + of_margins,
             8 * tiles * taps,
             8 * tiles * (taps + 1),
             locating_bytes if apart else 0,
             c.part * itemsize,
-            8 * taps,
+            8 * taps * c.joined,
             packed if apart else max(packed, locating_bytes),
         ]
     )
@@ -318,18 +337,20 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
     def convolve(  # type: ignore[no-untyped-def]
         counter, tasks, micro_kernel, last_kernel, locate, pack, x, w, kept, bias, y, zeros, finish,
         function, alpha, sizes, input, output, stride, dilation, before, kernel, x_steps, y_steps,
-        w_steps, cut, offsets,
+        joined, w_steps, cut, offsets,
     ):  # fmt: skip
         # locate, pack: addresses of parts; kept: all weights, packed, or 0; finish, function,
         # alpha: a Finish; sizes: (images, channels of a group, filters of a group, groups); steps
-        # in bytes for x and y: (image, depth, height, width); in numbers for w: (first, depth,
-        # height, width, channel, filter, group); cut: (pixels of a block, that are located at a
-        # time, filters of a part, parts, filters of a chunk, its taps, its channels, rows of the
-        # micro-kernel, its columns, those of the last of a group, how many of these are left out);
-        # offsets: as of _offsets
+        # in bytes for x and y: (image, depth, height, width); joined: (taps of a line that count as
+        # one, with channels one behind the other; their margins); steps in numbers for w: (first,
+        # depth, height, width, channel, filter, group); cut: (pixels of a block, pixels that are
+        # located at a time, filters of a part, parts, filters of a chunk, its taps, its channels,
+        # rows of the micro-kernel, its columns, those of the last of a group, how many of these are
+        # left out); offsets: as of _offsets
         images, channels, filters, groups = sizes
         block, at_a_time, part, parts, chunk_filters, chunk_taps, chunk_channels = cut[:7]
         rows, width, last_width, left_out = cut[7:]
+        together = joined[0]
         last_filter = (filters - 1) // width * width  # of the last micro-kernel
         taps = kernel[0] * kernel[1] * kernel[2]
         pixels = images * output[0] * output[1] * output[2]
@@ -363,7 +384,7 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                 t = 0
                 for t0 in range(kernel[0]):
                     for t1 in range(kernel[1]):
-                        for t2 in range(kernel[2]):
+                        for t2 in range(kernel[2] * together):
                             far = t0 * w_steps[1] + t1 * w_steps[2] + t2 * w_steps[3]
                             put(from_tap, t, w_steps[0] + far)
                             t += 1
@@ -397,13 +418,15 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
                             last_chunk = packed + (last_filter - f) // width * across
                             offset = c * w_steps[4] + f * w_steps[5] + of_group * w_steps[6]
                             call(
-                                pack, packed, w, from_tap + 8 * tap, taps_here, count,
+                                pack, packed, w, from_tap + 8 * tap * together,
+                                taps_here * together, count // together,
                                 min(f_end, last_filter) - f, width, offset,
                                 w_steps[4], w_steps[5], 0, 0,
                             )  # fmt: skip
                             if last_filter < f_end:
                                 call(
-                                    pack, last_chunk, w, from_tap + 8 * tap, taps_here, count,
+                                    pack, last_chunk, w, from_tap + 8 * tap * together,
+                                    taps_here * together, count // together,
                                     filters - last_filter, last_width,
                                     offset + (last_filter - f) * w_steps[5],
                                     w_steps[4], w_steps[5], 0, 0,

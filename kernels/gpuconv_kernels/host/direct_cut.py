@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from gpuconv_kernels.host.few_channels import margins
 from gpuconv_kernels.host.microkernel import rows_for, vectors_across
 from gpuconv_kernels.host.target import ITEMSIZE, Host, second_level_cache
 
@@ -32,6 +33,8 @@ _CHUNK_SHARE, _TABLE_SHARE = 12, 40
 """A thread's packed weights are at most such a part of the arrays, and so are its tables,"""
 _LEAST_STEPS = 64
 """unless a chunk had fewer channels than these."""
+_MARGIN_SHARE = 16
+"""What part of the arrays margins may be."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Cut:
         filters, taps, channels: of a chunk of the weights; ``filters`` as ``part``.
         located: pixels whose addresses are written at a time: a block, or fewer where a task has
             one chunk.
+        joined: taps of a line that count as one, with their channels one behind the other; those
+            that ``taps`` and ``channels`` count.
     """
 
     vectors: int
@@ -57,27 +62,41 @@ class Cut:
     taps: int
     channels: int
     located: int
+    joined: int
 
 
 @functools.lru_cache(maxsize=1024)
-def cut(g: Any, dtype: str, of: Host, count: int, packs: bool) -> Cut:
-    """Cut a ``ConvGeometry`` for ``count`` threads; ``packs``: whether weights are packed."""
-    pixels, taps = max(g.batch * math.prod(g.output), 1), math.prod(g.kernel)
+def cut(g: Any, dtype: str, of: Host, count: int, packs: bool, dense: bool = True) -> Cut:
+    """Cut a ``ConvGeometry`` for ``count`` threads.
+
+    ``packs``: whether weights are packed; ``dense``: whether the pixels of a line of x follow each
+    other.
+    """
+    pixels = max(g.batch * math.prod(g.output), 1)
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
     arrays = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
     vectors, last = vectors_across(filters, dtype, of)
     width, rows = vectors * of.lanes(dtype), rows_for(vectors, of)
+    chunk = chunk_bytes() // ITEMSIZE[dtype]
+    if packs:
+        chunk = min(chunk, max(_LEAST_STEPS * width, arrays // _CHUNK_SHARE))
+    chunk = max(width, chunk)
+    joined = 1
+    if dense and _joins(g, dtype, count) and channels * g.kernel[-1] * width <= chunk:
+        joined = g.kernel[-1]
+        channels *= joined
+    taps = math.prod(g.kernel) // joined
     widths = -(-filters // width)
     blocks, parts = _tasks(pixels, taps, width, widths, rows, g.groups, count, packs)
     block = -(-pixels // blocks)
     block = -(-block // rows) * rows
     part = -(-widths // parts)
-    chunk = chunk_bytes() // ITEMSIZE[dtype]
-    if packs:
-        chunk = min(chunk, max(_LEAST_STEPS * width, arrays // _CHUNK_SHARE))
-    across, chunk_taps, chunk_channels = _chunk(taps, channels, part, width, max(width, chunk))
+    across, chunk_taps, chunk_channels = _chunk(taps, channels, part, width, chunk)
     once = widths <= part == across and taps == chunk_taps and channels == chunk_channels
-    located = arrays * ITEMSIZE[dtype] // _TABLE_SHARE // (8 * (taps + 6))
+    of_pixel = 8 * (taps + 6)
+    if joined > 1:
+        of_pixel += _margin_bytes(g, dtype, 1)
+    located = arrays * ITEMSIZE[dtype] // _TABLE_SHARE // of_pixel
     located = max(_LEAST_PIXELS, located)
     return Cut(
         vectors,
@@ -90,7 +109,25 @@ def cut(g: Any, dtype: str, of: Host, count: int, packs: bool) -> Cut:
         chunk_taps,
         chunk_channels,
         min(block, -(-located // rows) * rows) if once else block,
+        joined,
     )
+
+
+def _joins(g: Any, dtype: str, count: int) -> bool:
+    """Whether the taps of a line count as one: more steps of the micro-kernel for each address."""
+    beside = g.groups == 1 and g.dilation[-1] == 1 and min(g.pads[-1]) >= 0
+    if not beside or not 1 < g.kernel[-1] <= g.input[-1]:
+        return False
+    arrays = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
+    most = arrays * ITEMSIZE[dtype] // _MARGIN_SHARE
+    return count * _margin_bytes(g, dtype, _LEAST_PIXELS) <= most
+
+
+def _margin_bytes(g: Any, dtype: str, pixels: int) -> int:
+    """Of the margins of so many pixels, about."""
+    left, _, right = margins(g)
+    lines = (left + right) * math.prod(g.kernel[:-1]) * g.in_channels * ITEMSIZE[dtype]
+    return lines * pixels // g.output[-1]
 
 
 def chunk_bytes() -> int:

@@ -1,4 +1,4 @@
-"""Few input channels: the taps of a line taken for channels.
+"""The taps of a line taken for channels: what pays most where there are few of these.
 
 The micro-kernel sums over the channels of one tap after the other, and with the 3 channels of an
 image it would hardly have begun when the next tap comes. Under neighbouring taps of a line, though,
@@ -14,6 +14,13 @@ copied.
 
 Where pixels do not overlap, as in the patches of a vision transformer, that needs no kernel of its
 own: x is reshaped, see :func:`patched`.
+
+Where there are more channels, windows are read where they lie all the same, and only those that
+reach over an end of their line are copied, see :class:`Margins`::
+
+    line of x                      a b c d e f g h
+    windows of 3 taps, pads 1    . a b             g h .
+    margins: first, last         . a b  |  g h .
 """
 
 from __future__ import annotations
@@ -21,7 +28,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpuconv_kernels.host.memory import clear, copy
 from gpuconv_kernels.host.target import inlined
@@ -60,6 +67,45 @@ def patched(geometry: Any) -> Any:
         kernel=(*g.kernel[:-1], 1),
         stride=(*g.stride[:-1], 1),
     )
+
+
+class Margins(NamedTuple):
+    """What is copied of each end of a line, with its padding: all windows that reach beyond it.
+
+    Attributes:
+        left: pixels of the first one, which begins with the padding; ``right``: of the last one,
+            which begins at the column ``first`` of the input.
+    """
+
+    left: int
+    first: int
+    right: int
+
+
+@functools.lru_cache(maxsize=1024)
+def margins(geometry: Any) -> Margins:
+    """Return the ``Margins`` of a ``ConvGeometry`` whose lines are no shorter than its kernel."""
+    g = geometry
+    taps, stride, extent, before = g.kernel[-1], g.stride[-1], g.input[-1], g.pads[-1][0]
+    begin = min(max(-(-before // stride), 0), g.output[-1])  # windows that begin in the padding
+    inside = max((extent - taps + before) // stride + 1, begin)  # and those before one ends there
+    left, right = (
+        (windows - 1) * stride + taps if windows > 0 else 0
+        for windows in (begin, g.output[-1] - inside)
+    )
+    return Margins(left, inside * stride - before, right)
+
+
+@inlined
+def copy_margins(to, line, left, first, right, before, extent, of_pixel):  # type: ignore[no-untyped-def]
+    """Copy both ends of a line of ``extent`` pixels, as :class:`Margins` says."""
+    none = min(max(before, 0), left)
+    clear(to, none * of_pixel)
+    copy(to + none * of_pixel, line, (left - none) * of_pixel)
+    to += left * of_pixel
+    inside = min(max(extent - first, 0), right)
+    copy(to, line + first * of_pixel, inside * of_pixel)
+    clear(to + inside * of_pixel, (right - inside) * of_pixel)
 
 
 @inlined

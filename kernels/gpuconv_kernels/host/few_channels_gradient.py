@@ -46,9 +46,9 @@ Array = Any
 
 _SUM_BYTES = 128 * 1024
 """Lines of dx that a task sums, with their padding: a part of the L2 cache."""
-_ADDED, _LOOKED_UP = 25, 12
+_ADDED, _LOOKED_UP = 25, 40
 """What it costs to add a vector of products, whose neighbours have just been written, and to begin
-with a tap of a pixel when gathering: in products of vectors, as measured."""
+with a line of taps of a pixel when gathering: in products of vectors, as measured."""
 
 
 _FEW_CHANNELS, _MEMORY_SHARE = 8, 5
@@ -69,8 +69,9 @@ def pays(geometry: Any, dtype: str) -> bool:
             return False
     lines, run = math.prod(g.kernel[:-1]), g.kernel[-1] * g.in_channels
     products = g.out_channels * -(-lines * run // lanes) + _ADDED * lines * -(-run // lanes)
-    met = g.input[-1] * g.kernel[-1] / g.stride[-1] * math.prod(map(_met, *_lines(g)))
-    gathered = met * (g.out_channels * -(-g.in_channels // lanes) + _LOOKED_UP)
+    lines_met = g.input[-1] * math.prod(map(_met, *_lines(g)))
+    of_line = g.kernel[-1] / g.stride[-1] * g.out_channels * -(-g.in_channels // lanes)
+    gathered = lines_met * (of_line + _LOOKED_UP)
     return bool(math.prod(g.output) * products < gathered)
 
 

@@ -9,6 +9,9 @@ each pixel begin under each tap::
        a line of the       q2: first column    [        | tap 1 | p0 p1 ... ]
        output at a time    corner: address     addresses; of zeros where a tap is outside
                            inside: whole window
+
+Where the taps of a line count as one, a window that reaches over an end of its line is a copy in
+the margins of that line, see :mod:`few_channels`.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from gpuconv_kernels.host.few_channels import copy_margins
 from gpuconv_kernels.host.memory import number_at, put_at
 from gpuconv_kernels.host.parts import part
 from gpuconv_kernels.host.target import INT
@@ -28,16 +32,26 @@ from gpuconv_kernels.host.vectors import Emitter, Width
 
 _FOUR = ir.VectorType(INT, 4)
 _WORDS = Width(4, 1)
+_SPARE = 4
+"""Words behind those that are used: four are written at a time."""
 
 
 def pixel_words(block: int, taps: int) -> int:
     """Words of memory that :func:`locating` needs for a block of pixels."""
-    return 5 * (block + 4) + taps + 16
+    return 5 * (block + _SPARE) + taps + 16
 
 
 def place_words(block: int) -> int:
-    """Words of memory for the places of a block's results: four are written at a time."""
-    return block + 4
+    """Words of memory for the places of a block's results."""
+    return block + _SPARE
+
+
+def margin_bytes(block: int, line: int, taps: int, pixels: int, of_pixel: int) -> int:
+    """Bytes for the margins of a block's lines, behind its places.
+
+    ``line`` pixels of the output are a line, whose margins have ``pixels`` of x under each tap.
+    """
+    return ((block - 1) // line + 2) * taps * pixels * of_pixel
 
 
 @intrinsic
@@ -104,14 +118,17 @@ def locating() -> int:
     ``call(address, extents, x, y, zeros, first, here, rows, table, order, upto, pixel, places)``
 
     - ``extents``: address of words: input, output, stride, dilation, pads before, kernel, three
-      each; steps in bytes of ``x`` and of ``y``: image, depth, height, width.
+      each; steps in bytes of ``x`` and of ``y``: image, depth, height, width; how many taps of a
+      line count as one, and :class:`few_channels.Margins`. If several, the input's width is that
+      of the columns at which windows can begin.
     - ``x``, ``y``, ``zeros``: addresses of the input, the results, and of what stands for padding.
     - ``first``, ``here``: the block's first pixel, and how many there are; ``rows``: of a tile.
     - ``table``: the addresses (tile, tap, row); ``rows`` of a tile that has fewer are ``zeros``.
     - ``order``, ``upto``: taps that any pixel of a tile needs, one by one (tile, tap), and how many
       of them come before a tap (tile, tap + 1). Of a tile in the first line of a padded image, say,
       those of the upper row would only multiply zeros.
-    - ``pixel``: :func:`pixel_words` of memory; ``places``: where results go, :func:`place_words`.
+    - ``pixel``: :func:`pixel_words` of memory; ``places``: where results go, :func:`place_words`
+      of whole tiles, and :func:`margin_bytes` behind them.
     """
     return part(define())
 
@@ -129,8 +146,14 @@ def define() -> Callable[..., None]:
         dilation0, dilation1, dilation2 = word(extents, 9), word(extents, 10), word(extents, 11)
         kernel0, kernel1, kernel2 = word(extents, 15), word(extents, 16), word(extents, 17)
         x_steps, y_steps = extents + 8 * 18, extents + 8 * 22
+        joined, left, right_from, right = (
+            word(extents, 26), word(extents, 27), word(extents, 28), word(extents, 29),
+        )  # fmt: skip
         taps = kernel0 * kernel1 * kernel2
-        pitch = 8 * (here + 4)
+        margins = places + 8 * ((here + rows - 1) // rows * rows + _SPARE)
+        of_pixel = word(x_steps, 3)
+        of_margins = (left + right) * of_pixel
+        pitch = 8 * (here + _SPARE)
         corner_of, inside_of, moved = pixel + 3 * pitch, pixel + 4 * pitch, pixel + 5 * pitch
         t = 0
         for t0 in range(kernel0):
@@ -141,7 +164,7 @@ def define() -> Callable[..., None]:
                     t += 1
 
         # Where windows begin, by runs of pixels in one line.
-        p2 = first % output2
+        p2 = skipped = first % output2
         line = first // output2
         p1, line = line % output1, line // output1
         p0, image = line % output0, line // output0
@@ -168,6 +191,18 @@ def define() -> Callable[..., None]:
             )  # fmt: skip
             if not (line_inside and q2 >= 0 and q2 + (run - 1) * stride2 < reach2):
                 outside = True
+                if of_margins:
+                    of_line = margins + (skipped + i) // output2 * taps * of_margins
+                    for t in range(taps):
+                        at0, at1 = q0 + t // kernel1 * dilation0, q1 + t % kernel1 * dilation1
+                        if at0 >= 0 and at0 < input0 and at1 >= 0 and at1 < input1:
+                            copy_margins(
+                                of_line + t * of_margins,
+                                x + image * word(x_steps, 0) + at0 * word(x_steps, 1)
+                                + at1 * word(x_steps, 2),
+                                left, right_from, right, word(extents, 14), input2 + joined - 1,
+                                of_pixel,
+                            )  # fmt: skip
             i += run
             p2 = 0
             p1 += 1  # divisions take longer than writing the run
@@ -199,30 +234,43 @@ def define() -> Callable[..., None]:
                     put(of_order, t, t)
                     put(of_upto, t + 1, t + 1)
                 continue
-            t = needed = 0
-            for t0 in range(kernel0):
-                for t1 in range(kernel1):
-                    for t2 in range(kernel2):
-                        met = False
-                        for m in range(rows):
-                            there = m < used
-                            if there and word(inside_of, start + m) == 0:
-                                at = pixel + 8 * (start + m)
-                                q0 = word(at, 0) + t0 * dilation0
-                                q1 = word(at + pitch, 0) + t1 * dilation1
-                                q2 = word(at + 2 * pitch, 0) + t2 * dilation2
-                                there = (
-                                    q0 >= 0 and q0 < input0 and q1 >= 0 and q1 < input1
-                                    and q2 >= 0 and q2 < input2
-                                )  # fmt: skip
-                            if there:
-                                met = True
+            # Row by row: few are not inside, and what is known of them serves all taps.
+            any_inside = False
+            for m in range(used):
+                any_inside = any_inside or word(inside_of, start + m) != 0
+            for t in range(taps):
+                put(of_upto, t + 1, 1 if any_inside else 0)  # whether the tap is met
+            for m in range(rows):
+                if m < used and word(inside_of, start + m):
+                    continue
+                at, t = pixel + 8 * (start + m), 0
+                q0, q1, q2 = word(at, 0), word(at + pitch, 0), word(at + 2 * pitch, 0)
+                in_margins = margins + (skipped + start + m) // output2 * taps * of_margins
+                if q2 < 0:
+                    in_margins += (q2 + word(extents, 14)) * of_pixel
+                else:
+                    in_margins += (left + q2 - right_from) * of_pixel
+                for t0 in range(kernel0):
+                    at0 = q0 + t0 * dilation0
+                    in_plane = m < used and at0 >= 0 and at0 < input0
+                    for t1 in range(kernel1):
+                        at1 = q1 + t1 * dilation1
+                        in_line = in_plane and at1 >= 0 and at1 < input1
+                        for t2 in range(kernel2):
+                            at2 = q2 + t2 * dilation2
+                            if in_line and at2 >= 0 and at2 < input2:
+                                put(of_upto, t + 1, 1)
+                            elif in_line and of_margins:
+                                put(of_upto, t + 1, 1)
+                                put(to, t * rows + m, in_margins + t * of_margins)
                             else:
                                 put(to, t * rows + m, zeros)
-                        if met:
-                            put(of_order, needed, t)
-                            needed += 1
-                        t += 1
-                        put(of_upto, t, needed)
+                            t += 1
+            needed = 0
+            for t in range(taps):
+                if word(of_upto, t + 1):
+                    put(of_order, needed, t)
+                    needed += 1
+                put(of_upto, t + 1, needed)
 
     return locate
