@@ -341,7 +341,8 @@ class LineKernel(PixelKernel):
         self.x_shift = b.mul(first, self._int(self.pitch))
         self.c = b.add(y, b.mul(first, self.y_step))
         bias = [self._load(self.bias, n) for n in range(self.vectors)]
-        sums = self._all_lines({(m, n): bias[n] for m, n in self.cells})
+        sums = {(m, n): bias[n] for m, n in self.cells}
+        sums = self._repeat(self.segments, sums, self._line)
         self._store(self._finished(sums))
         tile.add_incoming(b.add(tile, self._int(self.rows)), b.block)
         b.branch(head)
@@ -351,28 +352,24 @@ class LineKernel(PixelKernel):
         b = self.builder
         return [b.add(self.c, b.mul(self.y_step, self._int(m))) for m in range(self.rows)]
 
-    def _all_lines(self, sums: Sums) -> Sums:
+    def _line(self, line: ir.Value, sums: Sums) -> Sums:
+        """What a line of taps adds."""
         b = self.builder
-        start = b.block
-        head, body, after = (b.append_basic_block(n) for n in ("line", "taps", "summed"))
-        b.branch(head)
-        b.position_at_end(head)
-        line, sums = self._carried(start, sums, self._int(0))
-        b.cbranch(b.icmp_signed("<", line, self.segments), body, after)
-        b.position_at_end(body)
         self._fetch_two_results(line)
         entry = b.add(self.table, b.mul(line, self._int(16)))
         x = b.add(self._word(entry), self.x_shift)
         weights = b.add(self._word(b.add(entry, self._int(8))), self.shift)
         whole = 0 if self.count <= _MOST_UNROLLED else self.count // _UNROLLED
-        new = self._passes(whole, x, weights, sums) if whole else sums
+
+        def some(index: ir.Value, sums: Sums) -> Sums:
+            moved = self._moved(x, weights, b.mul(index, self._int(_UNROLLED)))
+            return self._written_out(_UNROLLED, *moved, sums)
+
+        if whole:
+            sums = self._repeat(self._int(whole), sums, some)
         done = whole * _UNROLLED
-        x, weights = self._moved(x, weights, self._int(done))
-        new = self._written_out(self.count - done, x, weights, new)
-        self._carry(line, b.add(line, self._int(1)), sums, new, b.block)
-        b.branch(head)
-        b.position_at_end(after)
-        return sums
+        moved = self._moved(x, weights, self._int(done))
+        return self._written_out(self.count - done, *moved, sums)
 
     def _fetch_two_results(self, line: ir.Value) -> None:
         """Two rows of them with each line of taps: all at once, sums would wait for the lines."""
@@ -382,22 +379,6 @@ class LineKernel(PixelKernel):
             row = b.add(self.c, b.mul(row, self.y_step))
             for at in range(0, self.vectors * self.lanes * self.itemsize, LINE):
                 fetch_line(b, b.add(row, self._int(at)), 3, write=True)
-
-    def _passes(self, count: int, x: ir.Value, weights: ir.Value, sums: Sums) -> Sums:
-        b = self.builder
-        start = b.block
-        head, body, after = (b.append_basic_block(n) for n in ("passes", "some", "passed"))
-        b.branch(head)
-        b.position_at_end(head)
-        index, sums = self._carried(start, sums, self._int(0))
-        b.cbranch(b.icmp_signed("<", index, self._int(count)), body, after)
-        b.position_at_end(body)
-        moved = self._moved(x, weights, b.mul(index, self._int(_UNROLLED)))
-        new = self._written_out(_UNROLLED, *moved, sums)
-        self._carry(index, b.add(index, self._int(1)), sums, new, b.block)
-        b.branch(head)
-        b.position_at_end(after)
-        return sums
 
     def _moved(self, x: ir.Value, weights: ir.Value, steps: ir.Value) -> tuple[ir.Value, ir.Value]:
         b = self.builder

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 
 from gpuconv_kernels.host.target import INT, ITEMSIZE, LINE, REAL, Host
-from gpuconv_kernels.host.vectors import SHORT, fetch_line
+from gpuconv_kernels.host.vectors import SHORT, fetch_line, loop
 
 RELU = 1
 """Of ``finish``: negative sums become 0 when they are stored; NaN stays."""
@@ -95,20 +95,11 @@ class _MicroKernel:
 
     def _all_segments(self, sums: Sums) -> Sums:
         """A loop over segments, the sums of all of which are added up."""
-        b = self.builder
-        start = b.block
-        head, body, after = (b.append_basic_block(n) for n in ("segment", "rows", "summed"))
-        b.branch(head)
-        b.position_at_end(head)
-        segment, sums = self._carried(start, sums, self._int(0))
-        b.cbranch(b.icmp_signed("<", segment, self.segments), body, after)
-        b.position_at_end(body)
-        rows, b_first, ahead = self._segment(segment)
-        new = self._all_steps(rows, b_first, ahead, sums)
-        self._carry(segment, b.add(segment, self._int(1)), sums, new, b.block)
-        b.branch(head)
-        b.position_at_end(after)
-        return sums
+
+        def one(segment: ir.Value, sums: Sums) -> Sums:
+            return self._all_steps(*self._segment(segment), sums)
+
+        return self._repeat(self.segments, sums, one)
 
     def _segment(self, segment: ir.Value) -> tuple[list[ir.Value], ir.Value, ir.Value]:
         """Where the rows of ``a``, ``b``, and what is to be fetched, begin in a segment."""
@@ -134,39 +125,38 @@ class _MicroKernel:
         sums: Sums,
     ) -> tuple[list[ir.Value], ir.Value, Sums]:
         """A loop of ``count`` passes of ``unrolled`` steps, which fetch from ``ahead``."""
-        b = self.builder
-        start = b.block
-        head, body, after = (b.append_basic_block(n) for n in ("steps", "step", "stepped"))
-        b.branch(head)
-        b.position_at_end(head)
-        index, sums = self._carried(start, sums, self._int(0))
-        here = [b.phi(INT) for _ in rows]  # how far the rows have come
-        for phi, row in zip(here, rows, strict=True):
-            phi.add_incoming(row, start)
-        b_here = b.phi(INT)
-        b_here.add_incoming(b_now, start)
-        b.cbranch(b.icmp_signed("<", index, count), body, after)
-        b.position_at_end(body)
-        new, rows_at, b_at = dict(sums), list(here), b_here
-        for step in range(unrolled):
-            if ahead is not None and step < self.lines:
-                line = b.add(b.mul(index, self._int(self.lines)), self._int(step))
-                fetch_line(b, b.add(ahead, b.mul(line, self.ahead_next)), self.nearness)
-            of_b = [self._load(b_at, n) for n in range(self.vectors)]
-            for m in range(self.rows):
-                number = self._broadcast(self._row(rows_at, m))
-                for n in range(self.vectors):
-                    cell = step % self.sets * self.rows + m, n
-                    new[cell] = b.call(self.multiply_add, [number, of_b[n], new[cell]])
-            rows_at = [b.add(row, self.a_next) for row in rows_at]
-            b_at = b.add(b_at, self.b_next)
-        self._carry(index, b.add(index, self._int(1)), sums, new, b.block)
-        for phi, row in zip(here, rows_at, strict=True):
-            phi.add_incoming(self._opaque(row), b.block)
-        b_here.add_incoming(b_at, b.block)
-        b.branch(head)
-        b.position_at_end(after)
-        return list(here), b_here, sums
+        b, cells = self.builder, len(self.cells)
+
+        def one(index: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
+            sums = dict(zip(self.cells, state[:cells], strict=True))
+            *rows_at, b_at = state[cells:]  # how far they have come
+            for step in range(unrolled):
+                if ahead is not None and step < self.lines:
+                    line = b.add(b.mul(index, self._int(self.lines)), self._int(step))
+                    fetch_line(b, b.add(ahead, b.mul(line, self.ahead_next)), self.nearness)
+                of_b = [self._load(b_at, n) for n in range(self.vectors)]
+                for m in range(self.rows):
+                    number = self._broadcast(self._row(rows_at, m))
+                    for n in range(self.vectors):
+                        cell = step % self.sets * self.rows + m, n
+                        sums[cell] = b.call(self.multiply_add, [number, of_b[n], sums[cell]])
+                rows_at = [b.add(row, self.a_next) for row in rows_at]
+                b_at = b.add(b_at, self.b_next)
+            return [*(sums[cell] for cell in self.cells), *map(self._opaque, rows_at), b_at]
+
+        state = loop(b, count, [*(sums[cell] for cell in self.cells), *rows, b_now], one)
+        *rows, b_now = state[cells:]
+        return rows, b_now, dict(zip(self.cells, state[:cells], strict=True))
+
+    def _repeat(self, count: ir.Value, sums: Sums, body: Callable[[ir.Value, Sums], Sums]) -> Sums:
+        """A loop of ``count`` passes; ``body`` emits one, from its number and the sums so far."""
+
+        def one(index: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
+            new = body(index, dict(zip(self.cells, state, strict=True)))
+            return [new[cell] for cell in self.cells]
+
+        state = loop(self.builder, count, [sums[cell] for cell in self.cells], one)
+        return dict(zip(self.cells, state, strict=True))
 
     def _store(self, sums: Sums) -> None:
         rows = self._results()
@@ -234,23 +224,6 @@ class _MicroKernel:
             result[cell].add_incoming(value, from_block)
             result[cell].add_incoming(others[cell], from_other)
         return result
-
-    def _carried(self, start: ir.Block, sums: Sums, first: ir.Value) -> tuple[ir.Value, Sums]:
-        """A loop's counter and sums, as they come from the block before it."""
-        b = self.builder
-        index = b.phi(INT)
-        index.add_incoming(first, start)
-        inside = {cell: b.phi(self.vector) for cell in self.cells}
-        for cell, phi in inside.items():
-            phi.add_incoming(sums[cell], start)
-        return index, inside
-
-    def _carry(
-        self, index: ir.Value, next_index: ir.Value, sums: Sums, new: Sums, end: ir.Block
-    ) -> None:
-        index.add_incoming(next_index, end)
-        for cell, phi in sums.items():
-            phi.add_incoming(new[cell], end)
 
 
 class PixelKernel(_MicroKernel):

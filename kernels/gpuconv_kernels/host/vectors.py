@@ -113,6 +113,36 @@ def fetch_line(
     builder.call(function, [builder.inttoptr(address, byte), *words])
 
 
+def loop(
+    builder: ir.IRBuilder,
+    count: ir.Value,
+    state: State,
+    body: Callable[[ir.Value, State], State],
+) -> State:
+    """Emit a loop: ``body(index, state)`` for each index below ``count``; return the last state.
+
+    The state is values of any types, which ``body`` returns as they are for the next index.
+    """
+    before = builder.block
+    head, inside, after = (builder.append_basic_block(n) for n in ("head", "inside", "after"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    index = builder.phi(INT)
+    index.add_incoming(ir.Constant(INT, 0), before)
+    phis = [builder.phi(value.type) for value in state]
+    for phi, value in zip(phis, state, strict=True):
+        phi.add_incoming(value, before)
+    builder.cbranch(builder.icmp_signed("<", index, count), inside, after)
+    builder.position_at_end(inside)
+    values = body(index, list(phis))
+    index.add_incoming(builder.add(index, ir.Constant(INT, 1)), builder.block)
+    for phi, value in zip(phis, values, strict=True):
+        phi.add_incoming(value, builder.block)
+    builder.branch(head)
+    builder.position_at_end(after)
+    return list(phis)
+
+
 class Emitter:
     """Emits vector code for numbers of one type where a builder stands.
 
@@ -229,25 +259,7 @@ class Emitter:
         self, count: ir.Value, state: State, body: Callable[[ir.Value, State], State]
     ) -> State:
         """Call ``body(index, state)`` for each index below ``count``; return the last state."""
-        b = self.builder
-        before = b.block
-        head, inside, after = (b.append_basic_block(n) for n in ("head", "inside", "after"))
-        b.branch(head)
-        b.position_at_end(head)
-        index = b.phi(INT)
-        index.add_incoming(self.integer(0), before)
-        phis = [b.phi(value.type) for value in state]
-        for phi, value in zip(phis, state, strict=True):
-            phi.add_incoming(value, before)
-        b.cbranch(b.icmp_signed("<", index, count), inside, after)
-        b.position_at_end(inside)
-        values = body(index, list(phis))
-        index.add_incoming(b.add(index, self.integer(1)), b.block)
-        for phi, value in zip(phis, values, strict=True):
-            phi.add_incoming(value, b.block)
-        b.branch(head)
-        b.position_at_end(after)
-        return list(phis)
+        return loop(self.builder, count, state, body)
 
     def choose(self, which: ir.Value, cases: Sequence[Callable[[], None]]) -> None:
         """Run the case of a number; all others are the last one's."""
