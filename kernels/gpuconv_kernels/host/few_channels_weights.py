@@ -32,7 +32,7 @@ from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host.few_channels import can_join, copy_lines
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, number_at, put_at
-from gpuconv_kernels.host.microkernel import channel_kernel, multiply
+from gpuconv_kernels.host.microkernel import channel_kernel, channel_rows_for, multiply
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host
@@ -48,8 +48,8 @@ _MOST_LINES = 16
 """Of a band."""
 _MOST_PIXELS = 512
 """Of a line that are summed at a time."""
-_VECTORS, _MOST_ROWS = 2, 14
-"""Of the micro-kernel: 21 numbers in a row are 11 + 10, and 9 are 9."""
+_VECTORS = 2
+"""Of the micro-kernel: with 32 registers, 21 numbers of a line of taps are 11 + 10, and 9 are 9."""
 _MOST_COPIES = 16
 _ROOM_BYTES = 256 * 1024
 """What the sums of all tasks may take in any case."""
@@ -94,8 +94,7 @@ def cut(g: Any, dtype: str, of: Host) -> Cut:
     itemsize = ITEMSIZE[dtype]
     width = width_for(g.out_channels, dtype, of, _VECTORS)
     blocks = -(-g.out_channels // width.channels)
-    most = min(_MOST_ROWS, (of.registers - 1 - width.vectors) // width.vectors)
-    rows, pieces = even(g.kernel[-1] * g.in_channels, most)
+    rows, pieces = even(g.kernel[-1] * g.in_channels, channel_rows_for(width.vectors, of))
     depth, height, across = three(g.output, 1)
     k0, k1, k2 = three(g.kernel, 1)
     stride, dilation = three(g.stride, 1), three(g.dilation, 1)

@@ -38,8 +38,12 @@ import numpy as np
 
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, number_at, put_at, zeros
-from gpuconv_kernels.host.microkernel import channel_kernel, multiply, vectors_for
-from gpuconv_kernels.host.microkernel import channel_rows_for as rows_for
+from gpuconv_kernels.host.microkernel import (
+    channel_kernel,
+    channel_rows_for,
+    multiply,
+    vectors_for,
+)
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import ITEMSIZE, Host, host, second_level_cache
@@ -133,7 +137,8 @@ def _time(c: Cut, tiles: int, channels: int, filters: int, m: int, dtype: str, o
     """Multiply-adds of one thread in whose time the work is done."""
     pairs, width = channels * filters, c.vectors * of.lanes(dtype)
     across, along = -(-channels // c.channels), -(-filters // width)
-    numbers = c.group * (c.channels + width) + up(c.channels, rows_for(c.vectors, of)) * width
+    rows = up(c.channels, channel_rows_for(c.vectors, of))
+    numbers = c.group * (c.channels + width) + rows * width
     inside = numbers * c.elements(m) * ITEMSIZE[dtype] <= second_level_cache()
     work = (_STEP + _START / c.group + (0 if inside else _OUTSIDE)) * tiles * pairs
     transforms = _TILE_NUMBER * tiles * (channels * along + filters * across)
@@ -149,7 +154,7 @@ def _scratch(c: Cut, m: int, dtype: str, of: Host) -> tuple[int, ...]:
     """Where in a worker's scratch memory its parts begin, in the order of ``accumulate``."""
     itemsize, lanes = ITEMSIZE[dtype], of.lanes(dtype)
     width, elements, pixels = c.vectors * lanes, c.elements(m), (m + 2) ** 2
-    rows = up(c.channels, rows_for(c.vectors, of))
+    rows = up(c.channels, channel_rows_for(c.vectors, of))
     return offsets_of(
         [
             elements * apart(c.group * c.channels * itemsize) + rows * itemsize,
@@ -229,7 +234,7 @@ def conv_backward_weight(
     channels, filters = g.in_channels, g.out_channels
     plan = _plan(g, m, limit, dtype, of, threads())
     c, width = plan.cut, plan.cut.vectors * of.lanes(dtype)
-    rows = rows_for(c.vectors, of)
+    rows = channel_rows_for(c.vectors, of)
     x, dy = with_channels_together(x), with_channels_together(dy)
     scratch, workers = aligned(plan.slots * plan.offsets[-1]), np.zeros(1, np.int64)
     if filters % width or channels % c.channels:
