@@ -63,15 +63,7 @@ from gpuconv_kernels.host.parts import call
 from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.sources import sources
 from gpuconv_kernels.host.target import ITEMSIZE, Host, host
-from gpuconv_kernels.host.vectors import (
-    DEPTHWISE,
-    Emitter,
-    Mix,
-    Width,
-    even,
-    mixed_width,
-    width_for,
-)
+from gpuconv_kernels.host.vectors import Emitter, Mix, Width, even, mixed_width
 
 __all__ = ["conv_backward_input", "conv_backward_weight", "conv_forward"]
 
@@ -255,13 +247,8 @@ def _plan(g: Any, dtype: Any, backward: bool, of: Host) -> Plan:
         sources(*along)
         for along in zip(input, output, taps, step, before, dilation, split, strict=True)
     ]
-    mix = Mix(g.in_channels // g.groups, g.out_channels // g.groups)
-    if backward:
-        mix = Mix(*reversed(mix))
-    if mix == DEPTHWISE:
-        width = width_for(channels, dtype.name, of, 2 if of.registers >= 32 else 1)
-    else:
-        width = mixed_width(channels, dtype.name, of, mix)
+    mix = Mix(*reversed(Mix.of(g))) if backward else Mix.of(g)
+    width = mixed_width(channels, dtype.name, of, mix)
     joins = 1 < taps[2] <= _MOST_TAPS and taps[2] * mix.channels <= _MOST_WEIGHTS
     joins = joins and dilation[2] == 1 and step[2] <= 2 and split[2] <= 2
     form = Form(taps[2], step[2], split[2], -before[2] % split[2]) if joins else _APART

@@ -45,16 +45,7 @@ from gpuconv_kernels.host.memory import address, view, zeros
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.sources import sources
 from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, host, second_level_cache
-from gpuconv_kernels.host.vectors import (
-    DEPTHWISE,
-    Emitter,
-    Mix,
-    Width,
-    even,
-    fetch_line,
-    mixed_width,
-    width_for,
-)
+from gpuconv_kernels.host.vectors import Emitter, Mix, Width, even, fetch_line, mixed_width
 
 Array = Any
 
@@ -97,7 +88,7 @@ class Plan:
 def plan(g: Any, dtype: Any, of: Host) -> Plan:
     """Cut the sums of a convolution; the same for any number of threads."""
     kernel, output, channels = three(g.kernel, 1), g.output, g.out_channels
-    mix = Mix(g.in_channels // g.groups, g.out_channels // g.groups)
+    mix = Mix.of(g)
     output, stride, dilation = three(output, 1), three(g.stride, 1), three(g.dilation, 1)
     before, one = three([lo for lo, _ in g.pads], 0), (1, 1, 1)
     each = [
@@ -106,13 +97,10 @@ def plan(g: Any, dtype: Any, of: Host) -> Plan:
             three(g.input, 1), output, kernel, stride, before, dilation, one, strict=True
         )
     ]
-    registers, vectors = (20, 2) if of.registers >= 32 else (10, 1)
-    if mix == DEPTHWISE:
-        width, most_sums = width_for(channels, dtype.name, of, vectors), _MOST_TAPS * vectors
-    else:
-        width, most_sums = mixed_width(channels, dtype.name, of, mix), registers + 4
+    registers = 20 if of.registers >= 32 else 10  # for sums; those of one line may be 4 more
+    width = mixed_width(channels, dtype.name, of, mix)
     joined = kernel[2] if 1 < kernel[2] <= _MOST_TAPS else 1
-    joined = joined if joined * mix.channels * width.vectors <= most_sums else 1
+    joined = joined if joined * mix.channels * width.vectors <= registers + 4 else 1
     kind = stride[2] if joined > 1 and dilation[2] == 1 and stride[2] <= 2 else 0
     phases = _phases(kind, *each[2])
     tables = (each[0][0], each[1][0], each[2][0], phases)

@@ -13,7 +13,7 @@ does not have into ones that it has.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 
@@ -49,6 +49,12 @@ class Mix(NamedTuple):
     channels: int
     filters: int
 
+    @classmethod
+    def of(cls, geometry: Any) -> Mix:
+        """The mix of a ``ConvGeometry``, whose results are filters."""
+        g = geometry
+        return cls(g.in_channels // g.groups, g.out_channels // g.groups)
+
     def first(self, filter: int) -> int:
         """The channel with which the group of a filter begins."""
         return filter // self.filters * self.channels
@@ -80,10 +86,13 @@ def width_for(channels: int, dtype: str, of: Host, vectors: int) -> Width:
 
 
 def mixed_width(filters: int, dtype: str, of: Host, mix: Mix) -> Width:
-    """Return the step for rows of ``filters`` of small groups: one vector.
+    """Return the step for rows of ``filters`` of small groups.
 
-    It holds whole groups or divides one, and reads no more than two vectors of channels.
+    Depthwise it is up to two vectors, if there are registers for their sums. Else it is one, which
+    holds whole groups or divides one, and reads no more than two vectors of channels.
     """
+    if mix == DEPTHWISE:
+        return width_for(filters, dtype, of, 2 if of.registers >= 32 else 1)
     lanes = min(of.lanes(dtype), filters)
     if mix.filters > lanes:
         return Width(max(n for n in range(1, lanes + 1) if mix.filters % n == 0), 1)
