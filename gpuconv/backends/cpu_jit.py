@@ -148,13 +148,10 @@ class CpuJit(CpuNumpy):
     ) -> Array:
         kept = w if isinstance(w, KeptWeights) else None
         w = w if kept is None else kept.values
-        stored = _stored(activation)
-        y = cpu_products.dense(x, w, bias, stored, kept) if x.dtype == w.dtype else None
+        y = cpu_products.dense(x, w, bias, activation, kept) if x.dtype == w.dtype else None
         if y is None:
             y = np.matmul(x, w)
             _finish(y, bias, activation)
-        elif stored is not activation:
-            _finish(y, None, activation)
         return y
 
     def gemm(self, a: Array, b: Array) -> Array:
@@ -374,26 +371,17 @@ def _convolve(
     bias = None if bias is None else np.ascontiguousarray(bias)
     way = choose_way("conv_forward", geometry, name_of(y.dtype), workspace_limit)
     residual = None if residual is None else np.require(residual, requirements=["C", "A"])
-    stored = _stored(activation)
     if way.tile:
         filters = None if kept is None else kept.transformed(way.tile)
         winograd.conv_forward(
-            x, w, bias, y, geometry, stored, way.tile, filters, way.limit, residual
+            x, w, bias, y, geometry, activation, way.tile, filters, way.limit, residual
         )
     elif depthwise.covers(geometry):
-        depthwise.conv_forward(x, w, bias, y, geometry, stored, residual)
+        depthwise.conv_forward(x, w, bias, y, geometry, activation, residual)
     else:
         packed = None if kept is None else kept.packed(geometry.groups)
-        direct.conv_forward(x, w, bias, y, geometry, stored, packed, residual)
-    if stored is not activation:
-        _finish(y, None, activation)
+        direct.conv_forward(x, w, bias, y, geometry, activation, packed, residual)
     return y
-
-
-def _stored(activation: Activation | None) -> Activation | None:
-    """The activation, if kernels apply it as they store."""
-    known = activation is not None and activation.kind in elementwise.FORWARD
-    return activation if known else None
 
 
 def _by_channels(array: Array) -> Array:
