@@ -8,8 +8,8 @@ from typing import NamedTuple
 class ConvShape(NamedTuple):
     """One square 2-D convolution: extent, channels, filters, kernel, stride, pad on each side.
 
-    ``groups`` is the channels for a depthwise layer; ``often`` is how many layers of the
-    network are like it, where that is asked for.
+    ``groups`` is 1, the channels for a depthwise layer, or a number between; ``often`` is how many
+    layers of the network are like it, where that is asked for.
     """
 
     name: str
