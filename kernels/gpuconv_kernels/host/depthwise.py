@@ -54,6 +54,7 @@ from numba.extending import intrinsic
 from gpuconv_kernels.array.activations import Function
 from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host.depthwise_weights import conv_backward_weight
+from gpuconv_kernels.host.extents import extents_of
 from gpuconv_kernels.host.finishing import NOTHING, Finish, finish_of
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view, zeros
@@ -231,18 +232,15 @@ def _gather(
 
 @functools.lru_cache(maxsize=1024)
 def _plan(g: Any, dtype: Any, backward: bool, of: Host) -> Plan:
-    taps = three(g.kernel, 1)
-    itemsize, stride, dilation = dtype.itemsize, three(g.stride, 1), three(g.dilation, 1)
-    before = three([lo for lo, _ in g.pads], 0)
-    one = (1, 1, 1)
+    input, output, stride, dilation, before, taps = extents_of(g)
+    itemsize, one = dtype.itemsize, (1, 1, 1)
     if backward:
-        channels, input, output = g.in_channels, g.output, g.input
+        channels, input, output = g.in_channels, output, input
         before = three([d * (k - 1) - b for d, k, b in zip(dilation, taps, before, strict=True)], 0)
         step, split = one, stride
     else:
-        channels, input, output = g.out_channels, g.input, g.output
+        channels = g.out_channels
         step, split = stride, one
-    input, output = three(input, 1), three(output, 1)
     each = [
         sources(*along)
         for along in zip(input, output, taps, step, before, dilation, split, strict=True)

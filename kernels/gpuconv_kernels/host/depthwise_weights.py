@@ -40,6 +40,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.device.spatial import three
+from gpuconv_kernels.host.extents import extents_of
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, view, zeros
 from gpuconv_kernels.host.parallel import run, take
@@ -87,15 +88,11 @@ class Plan:
 @functools.lru_cache(maxsize=1024)
 def plan(g: Any, dtype: Any, of: Host) -> Plan:
     """Cut the sums of a convolution; the same for any number of threads."""
-    kernel, output, channels = three(g.kernel, 1), g.output, g.out_channels
-    mix = Mix.of(g)
-    output, stride, dilation = three(output, 1), three(g.stride, 1), three(g.dilation, 1)
-    before, one = three([lo for lo, _ in g.pads], 0), (1, 1, 1)
+    input, output, stride, dilation, before, kernel = extents_of(g)
+    channels, mix, one = g.out_channels, Mix.of(g), (1, 1, 1)
     each = [
         sources(*along)
-        for along in zip(
-            three(g.input, 1), output, kernel, stride, before, dilation, one, strict=True
-        )
+        for along in zip(input, output, kernel, stride, before, dilation, one, strict=True)
     ]
     registers = 20 if of.registers >= 32 else 10  # for sums; those of one line may be 4 more
     width = mixed_width(channels, dtype.name, of, mix)

@@ -34,6 +34,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.device.spatial import three
+from gpuconv_kernels.host.extents import extents_of
 from gpuconv_kernels.host.few_channels import can_join, copy_lines
 from gpuconv_kernels.host.finishing import Finish
 from gpuconv_kernels.host.kernel import Kernel
@@ -102,9 +103,9 @@ def cut(g: Any, dtype: str, of: Host, count: int, whole: bool = False) -> Cut:
     width = width_for(g.out_channels, dtype, of, most_vectors(of))
     blocks = -(-g.out_channels // width.channels)
     rows, tiles = even(g.output[-1], rows_for(width.vectors, of))
-    depth, height, _ = three(g.output, 1)
-    k0, k1, k2 = three(g.kernel, 1)
-    stride, dilation = three(g.stride, 1), three(g.dilation, 1)
+    extents = extents_of(g)
+    (depth, height, _), (k0, k1, k2) = extents.output, extents.kernel
+    stride, dilation = extents.stride, extents.dilation
     wanted = _TASKS_A_THREAD * count
     planes = g.batch * depth
     lines, bands = even(height, min(_MOST_LINES, max(planes * height // wanted, 1)))
@@ -125,6 +126,10 @@ def cut(g: Any, dtype: str, of: Host, count: int, whole: bool = False) -> Cut:
     return Cut(width, rows, blocks, lines, bands, pixels, stretches, tuple(offsets))
 
 
+def _tasks(g: Any, c: Cut) -> int:
+    return int(g.batch * extents_of(g).output[0] * c.bands * c.stretches)
+
+
 def workspace_bytes(geometry: Any, dtype: str) -> int:
     """Bytes that :func:`conv_forward` needs beyond its arrays.
 
@@ -133,8 +138,7 @@ def workspace_bytes(geometry: Any, dtype: str) -> int:
     if not math.prod(geometry.y_shape):
         return 0
     c = cut(geometry, dtype, host(), threads())
-    tasks = geometry.batch * three(geometry.output, 1)[0] * c.bands * c.stretches
-    return int(min(threads(), tasks) * (c.offsets[-1] + LINE))
+    return int(min(threads(), _tasks(geometry, c)) * (c.offsets[-1] + LINE))
 
 
 def conv_forward(
@@ -168,7 +172,7 @@ def conv_forward(
     )
     run(
         _kernel(dtype),
-        g.batch * three(g.output, 1)[0] * c.bands * c.stretches,
+        _tasks(g, c),
         micro_kernel,
         address(x),
         address(w),
@@ -177,12 +181,7 @@ def conv_forward(
         *finish,
         (g.in_channels, g.out_channels, kept, last, int(in_place)),
         (c.width.channels, c.blocks, c.lines, c.bands, c.pixels, c.stretches),
-        three(g.input, 1),
-        three(g.output, 1),
-        three(g.stride, 1),
-        three(g.dilation, 1),
-        three([lo for lo, _ in g.pads], 0),
-        three(g.kernel, 1),
+        *extents_of(g),
         (x.strides[0], *three(x.strides[1:-1], 0)),
         (y.strides[0], *three(y.strides[1:-1], 0)),
         c.offsets,

@@ -32,6 +32,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.device.spatial import three
+from gpuconv_kernels.host.extents import extents_of
 from gpuconv_kernels.host.few_channels import can_join
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, copy, zeros
@@ -145,12 +146,7 @@ def conv_backward_input(dy: Array, w: Array, dx: Array, geometry: Any) -> None:
         address(zeros(max(g.out_channels, width) * dx.itemsize)),
         (g.in_channels, g.out_channels, lines, _line_numbers(g, of.lanes(dtype))),
         (rows_for(vectors, of), width, across),
-        three(g.input, 1),
-        three(g.output, 1),
-        three(g.stride, 1),
-        three(g.dilation, 1),
-        three([lo for lo, _ in g.pads], 0),
-        three(g.kernel, 1),
+        *extents_of(g),
         (dy.strides[0], *three(dy.strides[1:-1], 0)),
         (dx.strides[0], *three(dx.strides[1:-1], 0)),
     )

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.device.spatial import three
+from gpuconv_kernels.host.extents import extents_of
 from gpuconv_kernels.host.few_channels import can_join, copy_lines
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, number_at, put_at
@@ -95,9 +96,9 @@ def cut(g: Any, dtype: str, of: Host) -> Cut:
     width = width_for(g.out_channels, dtype, of, _VECTORS)
     blocks = -(-g.out_channels // width.channels)
     rows, pieces = even(g.kernel[-1] * g.in_channels, channel_rows_for(width.vectors, of))
-    depth, height, across = three(g.output, 1)
-    k0, k1, k2 = three(g.kernel, 1)
-    stride, dilation = three(g.stride, 1), three(g.dilation, 1)
+    extents = extents_of(g)
+    (depth, height, across), (k0, k1, k2) = extents.output, extents.kernel
+    stride, dilation = extents.stride, extents.dilation
     lines, bands = even(height, _MOST_LINES)
     pixels, stretches = even(across, _MOST_PIXELS)
     of_copy = k0 * k1 * pieces * rows * blocks * width.channels * itemsize
@@ -163,12 +164,7 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any, of: Host
             c.stretches,
             c.of_copy,
         ),
-        three(g.input, 1),
-        three(g.output, 1),
-        three(g.stride, 1),
-        three(g.dilation, 1),
-        three([lo for lo, _ in g.pads], 0),
-        three(g.kernel, 1),
+        *extents_of(g),
         (x.strides[0], *three(x.strides[1:-1], 0)),
         (dy.strides[0], *three(dy.strides[1:-1], 0)),
         c.offsets,

@@ -1,0 +1,29 @@
+"""The numbers of a convolution that kernels are given, in three dimensions whatever its own."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+from gpuconv_kernels.device.spatial import Three, spatial
+
+
+class Extents(NamedTuple):
+    """What kernels take as ``input, output, stride, dilation, before, kernel``.
+
+    In pixels; ``before`` is the padding before the first one, which may be negative.
+    """
+
+    input: Three
+    output: Three
+    stride: Three
+    dilation: Three
+    before: Three
+    kernel: Three
+
+
+@functools.lru_cache(maxsize=1024)
+def extents_of(geometry: Any) -> Extents:
+    """Return the extents of a ``ConvGeometry``."""
+    s = spatial(geometry)
+    return Extents(s.input, s.output, s.stride, s.dilation, s.before, s.kernel)
