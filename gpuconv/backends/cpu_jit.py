@@ -42,7 +42,7 @@ _FEW_NUMBERS = 64 * 1024
 
 
 class CpuJit(CpuNumpy):
-    """Direct convolution on the micro-kernel; NumPy for the rest."""
+    """Convolution and products on the micro-kernel, other compiled kernels, NumPy for the rest."""
 
     name: ClassVar[str] = "cpu:jit"
     device: ClassVar[str] = "cpu"

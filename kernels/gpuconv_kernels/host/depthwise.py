@@ -1,9 +1,8 @@
 r"""Depthwise convolution, and groups of few channels: the channels of a pixel in vectors.
 
 In a depthwise convolution every channel is by itself. There is nothing to reduce over but the taps,
-so the time goes into reading x. Some pixels of a row
-are computed together: what one tap reads, the next tap reads again for the pixel before it, and
-each vector is loaded once for all of them::
+so the time goes into reading x. Some pixels of a row are computed together: what one tap reads, the
+next tap reads again for the pixel before it, and each vector is loaded once for all of them::
 
     x, one row of the window     x0    x1    x2    x3    x4    x5        pixels of 32 channels
                                   |  \  / | \  / |  \  / |  \  /

@@ -21,8 +21,8 @@ taken some at a time, so memory is read in pieces that lie a pixel apart, which 
 not see coming: while a band of rows is summed, the next band is fetched, line after line. A thread
 draws its next task early to know where that is.
 
-Blocks are cut by the shape alone, and what they
-sum is added in their order, so the bits do not depend on the number of threads.
+Blocks are cut by the shape alone, and what they sum is added in their order, so the bits do not
+depend on the number of threads.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.parts import call, part
 from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, host
-from gpuconv_kernels.host.vectors import Width, even, fetch_line, width_for
+from gpuconv_kernels.host.vectors import Width, even, width_for
 from gpuconv_kernels.host.winograd_tiles import offsets_of
 from gpuconv_kernels.threads import threads
 
@@ -58,9 +58,8 @@ _MOST_LINES = 16
 """Of a band."""
 _COPIED_BYTES = 256 * 1024
 """What a task copies of x, about: it stays in the L2 cache."""
-
-
 _MOST_CHANNELS = 6
+"""With more, looking up where taps lie costs less than reading x again for each vector of them."""
 _LEAST_PRODUCTS = 2**16
 """Multiply-adds of an image from which on compiling a micro-kernel for one geometry is worth it."""
 
@@ -218,6 +217,7 @@ def define(dtype: str) -> Callable[..., None]:
         clear(to + offsets[1], filters * itemsize)
         if bias:
             copy(to + offsets[1], bias, filters * itemsize)
+        # In w all steps of ``kept`` filters come before the next ones; a block may lie in several.
         for block in range(blocks):
             for step in range(steps):
                 f = min(block * width, filters - width)
@@ -316,7 +316,7 @@ def line_kernel(dtype: str, of: Host, width: Width, rows: int, pitch: int, steps
 
 
 class LineKernel(PixelKernel):
-    """A loop over tiles of pixels that are a constant number of bytes apart."""
+    """A loop over tiles of pixels, ``pitch`` bytes apart; ``count`` numbers are a line of taps."""
 
     def __init__(self, pitch: int, count: int, *rest: Any) -> None:
         self.pitch, self.count = pitch, count
@@ -375,9 +375,7 @@ class LineKernel(PixelKernel):
         b = self.builder
         for m in range(2):
             row = b.add(b.mul(line, self._int(2)), self._int(m))
-            row = b.add(self.c, b.mul(row, self.y_step))
-            for at in range(0, self.vectors * self.lanes * self.itemsize, LINE):
-                fetch_line(b, b.add(row, self._int(at)), 3, write=True)
+            self._fetch_row(b.add(self.c, b.mul(row, self.y_step)))
 
     def _moved(self, x: ir.Value, weights: ir.Value, steps: ir.Value) -> tuple[ir.Value, ir.Value]:
         b = self.builder

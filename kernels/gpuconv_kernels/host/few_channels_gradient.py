@@ -50,8 +50,6 @@ _SUM_BYTES = 128 * 1024
 _ADDED, _LOOKED_UP = 25, 40
 """What it costs to add a vector of products, whose neighbours have just been written, and to begin
 with a line of taps of a pixel when gathering: in products of vectors, as measured."""
-
-
 _FEW_CHANNELS, _MEMORY_SHARE = 8, 5
 """With more channels, all weights, packed, have to leave room in the L2 cache, and what is needed
 is at most such a part of the arrays."""
@@ -159,7 +157,7 @@ def _kernel(dtype: str, host: Host) -> Any:
 
 def define(dtype: str, host: Host) -> Callable[..., None]:
     """Return the kernel as a plain function."""
-    itemsize, number, numbers = ITEMSIZE[dtype], np.dtype(dtype).type, np.int64
+    itemsize, number = ITEMSIZE[dtype], np.dtype(dtype).type
 
     def scatter(  # type: ignore[no-untyped-def]
         counter, tasks, micro_kernel, dy, packed, dx, zeros,
@@ -177,10 +175,10 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
         products = np.empty(rows * across * width + LINE // itemsize, number)
         sums = np.empty(lines * pitch, number)
         table, targets, order, met = (
-            np.empty(rows, numbers),
-            np.empty(rows, numbers),
-            np.zeros(1, numbers),
-            np.empty(2 * kernel[0] * kernel[1], numbers),
+            np.empty(rows, np.int64),
+            np.empty(rows, np.int64),
+            np.zeros(1, np.int64),
+            np.empty(2 * kernel[0] * kernel[1], np.int64),
         )
         for m in range(rows):
             targets[m] = products.ctypes.data + m * across * width * itemsize

@@ -211,6 +211,7 @@ def define(dtype: str) -> Callable[..., None]:
             copied = segment + offsets[1]
             into = sums + task * of_copy
             clear(into, of_copy)
+            # One segment, which begins where each call says.
             put(segment, 0, 0)
             put(segment, 1, 0)
             for unit in range(units * task // tasks, units * (task + 1) // tasks):

@@ -27,18 +27,18 @@ UNROLLED = 4
 """Steps of a pass of the inner loop."""
 
 Sums = dict[tuple[int, int], ir.Value]
+"""A vector for each cell: its row, and which of the row's vectors."""
 
 
 def bounds(builder: ir.IRBuilder, vector: ir.VectorType, finish: ir.Value) -> list[ir.Value]:
     """Vectors of the least and the largest number that ``finish`` leaves, for :func:`bounded`."""
 
-    def either(bit: int, bound: float) -> ir.Value:
+    def either(bit: int, bound: float, otherwise: float) -> ir.Value:
         is_set = builder.icmp_signed("!=", builder.and_(finish, INT(bit)), INT(0))
-        none = math.inf if bound else -math.inf
-        given, none = (ir.Constant(vector, [value] * vector.count) for value in (bound, none))
-        return builder.select(is_set, given, none)
+        both = (ir.Constant(vector, [value] * vector.count) for value in (bound, otherwise))
+        return builder.select(is_set, *both)
 
-    return [either(RELU, 0.0), either(SIX, 6.0)]
+    return [either(RELU, 0.0, -math.inf), either(SIX, 6.0, math.inf)]
 
 
 def bounded(builder: ir.IRBuilder, value: ir.Value, bounds: Sequence[ir.Value]) -> ir.Value:
@@ -49,17 +49,15 @@ def bounded(builder: ir.IRBuilder, value: ir.Value, bounds: Sequence[ir.Value]) 
 
 
 class _MicroKernel:
-    """What both have in common: a loop over steps, and how rows of results are found."""
+    """What both have in common: the loops over segments and over steps, and small words."""
 
     a_next: ir.Value
     b_next: ir.Value
     steps: ir.Value
     segments: ir.Value
-    c: ir.Value
-    c_shift: ir.Value
     ahead_next: ir.Value
     sets: int = 1
-    """Sums of a cell, which the steps of a pass take turns with."""
+    """Sums of a cell, which the steps of a pass take turns with; each set has rows of its own."""
     lines: int
     """That are fetched in a pass."""
     nearness: int
@@ -158,23 +156,6 @@ class _MicroKernel:
         state = loop(self.builder, count, [sums[cell] for cell in self.cells], one)
         return dict(zip(self.cells, state, strict=True))
 
-    def _store(self, sums: Sums) -> None:
-        rows = self._results()
-        for m, n in self.cells:
-            self.builder.store(sums[m, n], self._pointer(rows[m], n), align=1)
-
-    def _results(self) -> list[ir.Value]:
-        b = self.builder
-        words = [self._word(b.add(self.c, self._int(8 * m))) for m in range(self.rows)]
-        return [b.add(word, self.c_shift) for word in words]
-
-    def _fetch_results(self) -> None:
-        """Until the sums are stored, the lines that they go to can have come from memory."""
-        b = self.builder
-        for row in self._results():
-            for at in range(0, self.vectors * self.lanes * self.itemsize, LINE):
-                fetch_line(b, b.add(row, self._int(at)), 3, write=True)
-
     def _opaque(self, value: ir.Value) -> ir.Value:
         """The same value, of which LLVM does not know how it came about; no instruction.
 
@@ -208,6 +189,11 @@ class _MicroKernel:
         b = self.builder
         return b.load(b.inttoptr(address, INT.as_pointer()))
 
+    def _fetch_row(self, address: ir.Value) -> None:
+        """Ask for the lines that a row of results will be stored to."""
+        for at in range(0, self.vectors * self.vector_bytes, LINE):
+            fetch_line(self.builder, self.builder.add(address, self._int(at)), 3, write=True)
+
     def _broadcast(self, address: ir.Value) -> ir.Value:
         b = self.builder
         number = b.load(b.inttoptr(address, self.number.as_pointer()), align=1)
@@ -230,6 +216,8 @@ class PixelKernel(_MicroKernel):
     """Rows are pixels, and the sum runs over the steps of several segments."""
 
     lines, nearness = 1, 3
+    c: ir.Value
+    c_shift: ir.Value
     is_whole: ir.Value | None = None
     """Whether all lanes are results; None: they always are."""
 
@@ -243,7 +231,7 @@ class PixelKernel(_MicroKernel):
         self.b_next = self._int(self.vectors * self.vector_bytes)
         left_out = b.lshr(self.accumulate, self._int(LEFT_OUT.bit_length() - 1))
         self.is_whole = b.icmp_signed("==", left_out, self._int(0))
-        self.stored = b.sub(self._int(self.lanes), left_out)
+        self.stored = b.sub(self._int(self.lanes), left_out)  # lanes of the last vector
         sums = self._finished(self._all_segments(self._begin()))
         self._split(functools.partial(self._store, sums), functools.partial(self._store_some, sums))
 
@@ -259,6 +247,21 @@ class PixelKernel(_MicroKernel):
             b.branch(blocks[2])
         b.position_at_end(blocks[2])
         return self._either(*sums[0], *sums[1])
+
+    def _store(self, sums: Sums) -> None:
+        rows = self._results()
+        for m, n in self.cells:
+            self.builder.store(sums[m, n], self._pointer(rows[m], n), align=1)
+
+    def _results(self) -> list[ir.Value]:
+        b = self.builder
+        words = [self._word(b.add(self.c, self._int(8 * m))) for m in range(self.rows)]
+        return [b.add(word, self.c_shift) for word in words]
+
+    def _fetch_results(self) -> None:
+        """Until the sums are stored, the lines that they go to can have come from memory."""
+        for row in self._results():
+            self._fetch_row(row)
 
     def _mask(self) -> ir.Value:
         """Which lanes of the last vector are results."""
@@ -380,8 +383,7 @@ class ChannelKernel(_MicroKernel):
             self.steps, self.sums, self.to, self.to_next, self.ahead, self.ahead_next,
         ) = arguments  # fmt: skip
         for row in self._rows(self.to, self.to_next):
-            for at in range(0, self.vectors * self.vector_bytes, LINE):
-                fetch_line(self.builder, self.builder.add(row, self._int(at)), 3, write=True)
+            self._fetch_row(row)
         sums = self._added(self._all_segments(dict.fromkeys(self.cells, self._zeros())))
         rows = self._rows(self.to, self.to_next)
         for (m, n), value in sums.items():

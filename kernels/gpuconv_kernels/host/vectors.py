@@ -20,7 +20,9 @@ from llvmlite import ir
 from gpuconv_kernels.host.target import INT, ITEMSIZE, LINE, REAL, Host
 
 State = list[ir.Value]
+"""What a loop carries from one index to the next."""
 SHORT = ir.IntType(32)
+"""What lanes are counted in, and what LLVM's intrinsics take."""
 
 
 class Width(NamedTuple):

@@ -314,7 +314,7 @@ def define(dtype: str, host: Host, m: int, in_parts: bool) -> Callable[..., None
         tiles = images * grid[0] * grid[1]
         tap_step = channels * filters * itemsize
 
-        fill_table(segment, 2, 0, 0)
+        fill_table(segment, 2, 0, 0)  # one, which begins where each call says
         fill_table(padded_table, patch_pixels, padded, vector_bytes)
 
         task = take(counter)
@@ -367,10 +367,8 @@ def define(dtype: str, host: Host, m: int, in_parts: bool) -> Callable[..., None
                                 block * itemsize,
                                 width_bytes,
                                 here,
-                                sums + e * step + r * rows * width_bytes
-                                if first > part * span
-                                else 0,
-                                sums + e * step + r * rows * width_bytes,
+                                to if first > part * span else 0,
+                                to,
                                 width_bytes,
                                 d,
                                 0,
