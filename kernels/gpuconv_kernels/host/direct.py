@@ -56,6 +56,7 @@ from gpuconv_kernels.array.activations import Function
 from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host import few_channels_forward, few_channels_gradient, unreached
 from gpuconv_kernels.host.direct_cut import Cut, cut, reads_in_place
+from gpuconv_kernels.host.extents import extents_of
 from gpuconv_kernels.host.few_channels import margins, patched
 from gpuconv_kernels.host.finishing import NOTHING, Finish, finish_of
 from gpuconv_kernels.host.kernel import Kernel, argument
@@ -269,21 +270,14 @@ def _numbers_of(g: Any, c: Cut, dtype: str, of: Host, kept: bool) -> tuple[Any, 
     Micro-kernels; sizes ... kernel; how many taps of a line count as one, and their margins; cut;
     offsets.
     """
-    input, kernel, joined = g.input, g.kernel, (1, 0, 0, 0)
+    e, joined = extents_of(g), (1, 0, 0, 0)
     if c.joined > 1:
-        input = (*g.input[:-1], g.input[-1] - c.joined + 1)
-        kernel, joined = (*g.kernel[:-1], 1), (c.joined, *margins(g))
-    sizes = (
-        (g.batch, g.in_channels // g.groups * c.joined, g.out_channels // g.groups, g.groups),
-        three(input, 1),
-        three(g.output, 1),
-        three(g.stride, 1),
-        three(g.dilation, 1),
-        three([lo for lo, _ in g.pads], 0),
-        three(kernel, 1),
-    )
+        beginnings = (*e.input[:2], e.input[2] - c.joined + 1)
+        e, joined = e._replace(input=beginnings, kernel=(*e.kernel[:2], 1)), (c.joined, *margins(g))
+    channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
+    sizes = ((g.batch, channels * c.joined, filters, g.groups), *e)
     rows, lanes = rows_for(c.vectors, of), of.lanes(dtype)
-    left_out = -(g.out_channels // g.groups) % lanes * LEFT_OUT
+    left_out = -filters % lanes * LEFT_OUT
     pieces = (
         *(c.pixels, c.located, c.part, c.parts, c.filters, c.taps, c.channels),
         *(rows, c.vectors * lanes, c.last * lanes, left_out),
