@@ -45,6 +45,8 @@ _BUSY = 16
 """Sums that are enough for none to wait."""
 _STEP = 0.5
 """Cycles of a step beside its products."""
+_LOADS = 1.7
+"""Of a cycle, where there is about one for each product."""
 
 
 def most_vectors(host: Host) -> int:
@@ -94,21 +96,29 @@ def step_cycles(rows: int, vectors: int, host: Host) -> float:
     """What a step of a ``channel_kernel`` takes on a CPU that multiplies and loads two vectors a
     cycle: the products, the loads, or waiting for the last step's sums."""
     waiting = 4 / sets_for(rows, vectors, host)
-    return max(rows * vectors / 2, (rows + vectors) / 2, waiting) + _STEP
+    return max(rows * vectors / 2, (rows + vectors) / _LOADS, waiting) + _STEP
 
 
-def channel_tile(channels: int, filters: int, dtype: str, host: Host) -> tuple[int, int]:
-    """Rows and vectors of the ``channel_kernel`` that is expected to be the fastest."""
+def channel_tile(
+    channels: int, filters: int, dtype: str, host: Host, whole: bool = False
+) -> tuple[int, int]:
+    """Rows and vectors of the ``channel_kernel`` that is expected to be the fastest.
 
-    def time(tile: tuple[int, int]) -> tuple[float, int]:
+    Of equal ones that which is no wider than all ``filters``; if ``whole``, one of these if there
+    are any.
+    """
+
+    def time(tile: tuple[int, int]) -> tuple[float, bool, int]:
         rows, vectors = tile
-        across = -(-filters // (vectors * host.lanes(dtype)))
-        return across * -(-channels // rows) * step_cycles(rows, vectors, host), -vectors
+        width = vectors * host.lanes(dtype)
+        cycles = -(-filters // width) * -(-channels // rows) * step_cycles(rows, vectors, host)
+        return cycles, width > filters, -vectors
 
     tiles = []
     for vectors in range(1, most_vectors(host) + 1):
         most = (host.registers - 1 - vectors) // vectors
-        tiles.append((-(-channels // -(-channels // most)), vectors))
+        if vectors == 1 or not whole or vectors * host.lanes(dtype) <= filters:
+            tiles.append((-(-channels // -(-channels // most)), vectors))
     return min(tiles, key=time)
 
 

@@ -27,12 +27,12 @@ block::
 
 The sums of the last block go to ``dw``. Where pixels of x are far apart, a block's lines of x are
 packed as well, each once for all taps and lines that see it. A dy whose pixels look packed is read
-where it lies, and so are short ones that are used once.
+where it lies, and so are short ones that are used once, and any where memory is short.
 
 Where ``dw`` is small beside ``x`` and ``dy``, ranges of lines have copies of ``dw`` that are added
-up at the end, so that all threads have work. How many, and where blocks begin, depends on the
-shapes alone, and each number is summed in a fixed order: its bits do not depend on the number of
-threads.
+up at the end, so that all threads have work; the first of them is ``dw`` itself. How many, and
+where blocks begin, depends on the shapes alone, and each number is summed in a fixed order: its
+bits do not depend on the number of threads.
 
 Limits: any stride, dilation, pads and groups in one to three dimensions. Source: the blocks are
 those of Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication".
@@ -43,7 +43,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,12 +60,7 @@ from gpuconv_kernels.host.memory import (
     number_at,
     put_at,
 )
-from gpuconv_kernels.host.microkernel import (
-    channel_kernel,
-    channel_tile,
-    multiply,
-    step_cycles,
-)
+from gpuconv_kernels.host.microkernel import channel_kernel, multiply
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.parts import call
 from gpuconv_kernels.host.rows import name_of
@@ -74,161 +69,24 @@ from gpuconv_kernels.host.target import (
     LINE,
     Host,
     host,
-    second_level_cache,
 )
+from gpuconv_kernels.host.weight_gradient_cut import THREADS, Cut, column_step, cut, shift
 from gpuconv_kernels.host.winograd_tiles import offsets_of
 from gpuconv_kernels.threads import threads
 
 Array = Any
 
-_BLOCK_PIXELS = 192
-"""Pixels of a block, about: the sums are in registers so long."""
-_LONGEST_LINE = 288
-"""Pixels of a line that are not cut."""
 _SHORT_LINE = 4
 """Pixels of a line that are not worth beginning it."""
-_SHORT_BYTES = 1024
-"""Between pixels of x, and for a single tap of dy, that are worth reading in place."""
-_MOST_COPIES = 16
-_ROOM_BYTES = 256 * 1024
-"""What copies of ``dw`` may take in any case."""
-_ROOM_SHARE = 4
-"""That share of the arrays is what threads may need, where parts can be made so small."""
-_PACKED, _IN_PLACE = 1.2, 0.3
-"""Cycles for a number of x or dy, packed or read in place."""
-_LAST = 0.25
-"""Of a task's time: what threads wait for the last one."""
-_SUM = 16 * 1024
+_SUM = 4 * 1024
 """Numbers of ``dw`` whose copies a task adds up."""
 
 
-@dataclass(frozen=True)
-class Cut:
-    """How the work is cut.
-
-    Attributes:
-        rows, vectors: of the micro-kernel.
-        x_in_place, dy_in_place: whether they are read where they are.
-        x_lines, x_columns: pixels of x that a block needs: lines, and how many of a line.
-        lines, columns: of a block: lines of the output and how many of their pixels.
-        pieces, blocks: how many blocks are side by side, and how many there are in all.
-        copies: of ``dw`` that are summed apart.
-        part_rows, row_parts: tiles of channels of a task, and how many such parts.
-        part_filters, filter_parts: the same of filters.
-    """
-
-    rows: int
-    vectors: int
-    x_in_place: bool
-    dy_in_place: bool
-    x_lines: int
-    x_columns: int
-    lines: int
-    columns: int
-    pieces: int
-    blocks: int
-    copies: int
-    part_rows: int
-    row_parts: int
-    part_filters: int
-    filter_parts: int
-
-
-@functools.lru_cache(maxsize=1024)
-def cut(g: Any, dtype: str, of: Host, count: int) -> Cut:
-    """Cut a ``ConvGeometry`` for ``count`` threads."""
-    itemsize = ITEMSIZE[dtype]
-    channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
-    rows, vectors = channel_tile(channels, filters, dtype, of)
-    width, taps = vectors * of.lanes(dtype), math.prod(g.kernel)
-    x_bytes, dy_bytes = g.in_channels * itemsize, g.out_channels * itemsize
-    if taps > 1:
-        x_in_place = x_bytes * min(4, g.stride[-1]) < _SHORT_BYTES
-    else:
-        x_in_place = max(x_bytes, dy_bytes) <= _SHORT_BYTES
-    dy_in_place = taps == 1 and x_in_place and filters % width == 0
-    dy_in_place = dy_in_place or g.out_channels == width
-
-    line, all_lines = g.output[-1], g.batch * math.prod(g.output[:-1])
-    pieces = max(1, round(line / _BLOCK_PIXELS)) if line > _LONGEST_LINE else 1
-    columns = -(-line // pieces)
-    pieces = -(-line // columns)
-    groups = -(-all_lines // max(1, round(_BLOCK_PIXELS / columns)))
-    lines = -(-all_lines // groups)
-    blocks = -(-all_lines // lines) * pieces
-    x_lines, x_columns = _needed(g, lines, columns)
-    sizes = [math.prod(shape) * itemsize for shape in (g.w_shape, g.x_shape, g.y_shape)]
-    room = max(_ROOM_BYTES, sum(sizes) // 10)
-    copies = max(1, min(_MOST_COPIES, blocks, room // max(sizes[0], 1)))
-    copies = 1 << copies.bit_length() - 1  # as many for each thread
-
-    down, across = -(-channels // rows), -(-filters // width)  # tiles of a tap
-    of_x = _IN_PLACE if x_in_place else _PACKED * x_lines * x_columns / (lines * columns)
-    of_dy = _IN_PLACE if dy_in_place else _PACKED
-    step = step_cycles(rows, vectors, of)
-    fitting = second_level_cache() / (3 * itemsize * taps * rows * width)
-
-    def time(parts: tuple[int, int]) -> float:
-        """Cycles for a pixel of the thread that has most to do."""
-        tasks = copies * g.groups * -(-down // parts[0]) * -(-across // parts[1])
-        task = taps * parts[0] * parts[1] * step
-        task += of_x * parts[0] * rows + of_dy * parts[1] * width
-        return task * (-(-tasks // count) + (_LAST if count > 1 else 0))
-
-    def memory(parts: tuple[int, int]) -> int:
-        """Bytes that a thread needs."""
-        numbers = taps * parts[0] * parts[1] * rows * width
-        numbers += 0 if x_in_place else x_lines * x_columns * parts[0] * rows
-        numbers += 0 if dy_in_place else lines * columns * parts[1] * width
-        return numbers * itemsize
-
-    possible = [
-        (part_rows, part_filters)
-        for part_rows in {-(-down // n) for n in range(1, down + 1)}
-        for part_filters in {-(-across // n) for n in range(1, across + 1)}
-        if part_rows * part_filters <= max(1, fitting)
-    ]
-    small = [parts for parts in possible if memory(parts) * count <= sum(sizes) // _ROOM_SHARE]
-    part_rows, part_filters = min(sorted(small or [min(possible, key=memory)]), key=time)
-    return Cut(
-        rows,
-        vectors,
-        x_in_place,
-        dy_in_place,
-        x_lines,
-        x_columns,
-        lines,
-        columns,
-        pieces,
-        blocks,
-        copies,
-        part_rows,
-        -(-down // part_rows),
-        part_filters,
-        -(-across // part_filters),
-    )
-
-
-def _needed(g: Any, lines: int, columns: int) -> tuple[int, int]:
-    """Lines of x that a block of the output needs at most, and how many pixels of a line."""
-    kernel, output = three(g.kernel, 1), three(g.output, 1)
-    stride, dilation = three(g.stride, 1), three(g.dilation, 1)
-    begun = min(lines, 1 + -(-(lines - 1) // output[1]))  # lines that follow none
-    new = _shift(stride[1], dilation[1]) or kernel[1]
-    all_lines = begun * kernel[1] + (lines - begun) * min(new, kernel[1])
-    reach = (columns - 1) * stride[2] + (kernel[2] - 1) * dilation[2]
-    return kernel[0] * all_lines, reach // _column_step(g) + 1
-
-
-def _shift(stride: int, dilation: int) -> int:
-    """Taps by which the next line of the output sees the same lines; 0: it never does."""
-    return 0 if stride % dilation else stride // dilation
-
-
-def _column_step(g: Any) -> int:
-    """Every which pixel of a line of x is needed."""
-    stride = int(g.stride[-1])
-    return math.gcd(stride, g.dilation[-1]) if g.kernel[-1] > 1 else stride
+def estimate(geometry: Any, dtype: str) -> float:
+    """Return the multiply-adds in whose time it is done by two threads, all counted."""
+    g, of = patched(geometry), host()
+    cycles = cut(_long_lines(g, True), dtype, of, THREADS).time
+    return THREADS * 2 * of.lanes(dtype) * cycles * g.batch * math.prod(g.output)
 
 
 def workspace_bytes(geometry: Any, dtype: str) -> int:
@@ -241,7 +99,7 @@ def workspace_bytes(geometry: Any, dtype: str) -> int:
     g = _long_lines(g, True)
     c = cut(g, dtype, host(), threads())
     working = min(threads(), c.copies * g.groups * c.row_parts * c.filter_parts)
-    kept = math.prod(g.w_shape) * c.copies if c.copies > 1 else 0
+    kept = math.prod(g.w_shape) * (c.copies - 1)
     each = _offsets(c, three(g.kernel, 1), dtype, host())[-1] + LINE
     return int(working * each + ITEMSIZE[dtype] * kept)
 
@@ -281,7 +139,7 @@ def _offsets(c: Cut, kernel: tuple[int, int, int], dtype: str, of: Host) -> tupl
     """
     itemsize, width = ITEMSIZE[dtype], c.vectors * of.lanes(dtype)
     lines_of_taps = kernel[0] * kernel[1]
-    tiles = c.part_rows * c.part_filters * lines_of_taps * kernel[2]
+    tiles = max(c.waiting() * lines_of_taps * kernel[2], 0 if c.whole else 1)
     return offsets_of(
         [
             0 if c.dy_in_place else c.part_filters * width * c.lines * c.columns * itemsize,
@@ -320,7 +178,7 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
             axes = (*range(1, x.ndim - 1), 0, x.ndim - 1)
             x, dy = x.transpose(axes)[None], dy.transpose(axes)[None]
     c = cut(g, dtype, of, threads())
-    partial = dw if c.copies == 1 else np.empty((c.copies, *dw.shape), dw.dtype)
+    partial = np.empty((c.copies - 1, *dw.shape), dw.dtype)
     run(
         _kernel(dtype),
         c.copies * g.groups * c.row_parts * c.filter_parts,
@@ -328,7 +186,8 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
         line_packing(dtype, of),
         address(x),
         address(dy),
-        address(partial),
+        address(dw),
+        address(partial) if c.copies > 1 else 0,
         (g.batch, g.in_channels // g.groups, g.out_channels // g.groups, g.groups),
         (
             int(c.x_in_place),
@@ -347,7 +206,7 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
             c.rows,
             c.vectors * of.lanes(dtype),
         ),
-        (_column_step(g), *map(_shift, three(g.stride, 1)[:2], three(g.dilation, 1)[:2])),
+        (column_step(g), *map(shift, three(g.stride, 1)[:2], three(g.dilation, 1)[:2])),
         three(g.input, 1),
         three(g.output, 1),
         three(g.stride, 1),
@@ -359,7 +218,8 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
         _offsets(c, three(g.kernel, 1), dtype, of),
     )
     if c.copies > 1:
-        run(_adding(dtype), -(-dw.size // _SUM), address(partial), address(dw), dw.size, c.copies)
+        tasks = -(-dw.size // _SUM)
+        run(_adding(dtype), tasks, address(partial), address(dw), dw.size, c.copies - 1)
 
 
 @functools.cache
@@ -372,11 +232,10 @@ def _adding(dtype: str) -> Any:
             first = task * _SUM
             count = min(_SUM, size - first)
             total, source = dw + first * itemsize, partial + first * itemsize
-            copy(total, source, count * itemsize)
-            for _ in range(1, copies):
-                source += size * itemsize
+            for _ in range(copies):
                 for i in range(count):
                     put(total, i, number(total, i) + number(source, i))
+                source += size * itemsize
             task = take(counter)
 
     return Kernel(add_copies, dtype)
@@ -393,7 +252,7 @@ def define(dtype: str) -> Callable[..., None]:
     word, put = number_at("int64"), put_at("int64")
 
     def backward_weight(  # type: ignore[no-untyped-def]
-        counter, tasks, micro_kernel, pack, x, dy, dw,
+        counter, tasks, micro_kernel, pack, x, dy, dw, partial,
         sizes, cut, again, input, output, stride, dilation, before, kernel, x_steps, dy_steps,
         offsets,
     ):  # fmt: skip
@@ -413,7 +272,8 @@ def define(dtype: str) -> Callable[..., None]:
         all_lines = images * output[0] * output[1]
         down, across = -(-channels // rows), -(-filters // width)
         dw_step = filters * groups * itemsize
-        row_bytes = width * itemsize
+        row_bytes, whole = width * itemsize, filters >= width
+        of_tile = rows * row_bytes if blocks > copies else 0
         x_pixel = x_steps[3] if x_in_place else rows * itemsize
         every = 1 if x_in_place else again[0]
         x_next, x_tile = stride[2] // every * x_pixel, x_lines * x_columns * x_pixel
@@ -436,7 +296,10 @@ def define(dtype: str) -> Callable[..., None]:
             end_row = min(first_row + part_rows, down)
             x_group = x + of_group * channels * itemsize
             dy_group = dy + of_group * filters * itemsize
-            into = dw + nth * taps * channels * dw_step + of_group * filters * itemsize
+            into = dw
+            if nth > 0:
+                into = partial + (nth - 1) * taps * channels * dw_step
+            into += of_group * filters * itemsize
             first_block, end_block = blocks * nth // copies, blocks * (nth + 1) // copies
             for nth_block in range(first_block, end_block):
                 first_line = nth_block // pieces * block_lines
@@ -466,17 +329,9 @@ def define(dtype: str) -> Callable[..., None]:
                     of_line = source if dy_in_place else of_dy + n * columns * row_bytes
                     if not dy_in_place:
                         call(
-                            pack, of_line, source, dy_steps[3], columns, first_filter,
-                            min(end_filter, filters // width), width, filters, f_tile, row_bytes,
-                            0, 0,
+                            pack, of_line, source, dy_steps[3], columns, first_filter, end_filter,
+                            min(width, filters), filters, f_tile, row_bytes, 0, 0,
                         )  # fmt: skip
-                        if end_filter * width > filters:
-                            f = (end_filter - 1) * width
-                            call(
-                                pack, of_line + (end_filter - 1 - first_filter) * f_tile,
-                                source + f * itemsize, dy_steps[3], columns, 0, 1, filters - f,
-                                filters - f, 0, row_bytes, 0, 0,
-                            )  # fmt: skip
                     t = 0
                     for t0 in range(kernel[0]):
                         q0 = p0 * stride[0] + t0 * dilation[0] - before[0]
@@ -536,16 +391,14 @@ def define(dtype: str) -> Callable[..., None]:
                 fetched = 0
                 begun, ends = nth_block > first_block, nth_block == end_block - 1
                 sums = of_sums
-                for f in range(first_filter, end_filter):
-                    whole = (f + 1) * width <= filters
-                    of_f = f * row_bytes
-                    if not dy_in_place:
-                        of_f = (f - first_filter) * f_tile
+                for nth_filters in range(first_filter, end_filter):
+                    # The last tile begins early: there is nothing behind the last pixel.
+                    f = max(0, min(nth_filters * width, filters - width))
+                    of_f = f * itemsize if dy_in_place else (nth_filters - first_filter) * f_tile
                     for r in range(first_row, end_row):
-                        # The last tile begins early: there is nothing behind the last pixel.
                         c = min(r * rows, channels - rows)
                         of_c = c * itemsize if x_in_place else (r - first_row) * x_tile
-                        to = into + c * dw_step + f * row_bytes
+                        to = into + c * dw_step + f * itemsize
                         for t in range(tap_lines):
                             count = word(counts, t)
                             for t2 in range(kernel[2]):
@@ -574,13 +427,12 @@ def define(dtype: str) -> Callable[..., None]:
                                     far,
                                 )
                                 if ends and not whole:
-                                    used = filters - f * width
                                     for m in range(rows):
                                         copy(
                                             to + m * dw_step, sums + m * row_bytes,
-                                            used * itemsize,
+                                            filters * itemsize,
                                         )  # fmt: skip
-                                sums += rows * row_bytes
+                                sums += of_tile
                                 to += channels * dw_step
             task = take(counter)
 
