@@ -35,8 +35,8 @@ _SHARE = 0.246
 allocates, a quarter."""
 _DIRECT = 1.1
 """A multiply-add of direct convolution takes as long as so many where Winograd's are estimated."""
-_DIRECT_GRADIENT = 2.2
-"""The same for the gradient of the weights."""
+_DIRECT_GRADIENT = 1.02
+"""The gradient of the weights takes so many times as long as is estimated, beside Winograd's."""
 _SMALL = 1.2
 """With the smallest tiles, those take longer yet."""
 _PACKED = 37
@@ -124,7 +124,7 @@ def _fastest_tile(op: str, g: ConvGeometry, most: int, dtype: str, limit: int) -
         m: winograd.estimate(op, g, dtype, m, limit) * (_SMALL if m == 2 else 1) for m in tiles
     }
     if op == "conv_backward_weight":
-        direct_time = _DIRECT_GRADIENT * _direct_products(g)
+        direct_time = _DIRECT_GRADIENT * weight_gradient.estimate(g, dtype)
     else:
         direct_time = _DIRECT * _direct_products(g) + _PACKED * math.prod(g.w_shape)
     best = min(times, key=lambda m: times[m], default=0)

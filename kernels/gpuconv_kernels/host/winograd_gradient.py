@@ -42,6 +42,7 @@ from gpuconv_kernels.host.microkernel import (
     channel_kernel,
     channel_rows_for,
     multiply,
+    step_cycles,
     vectors_for,
 )
 from gpuconv_kernels.host.parallel import run, take
@@ -80,13 +81,13 @@ _THREADS, _MANY_THREADS = 2, 16
 """Work is cut for so few; of equal ways the one that keeps more threads busy."""
 
 # What things take, in the time of multiply-adds of one thread.
-_TILE_NUMBER = 14
-"""A number of a transformed patch or tile."""
-_STEP, _START = 1.05, 7
-"""A multiply-add of the sums; what else a call of the micro-kernel takes, by its steps."""
+_TILE_NUMBER = 19
+"""A number of a transformed patch or tile; three times that in vectors that are not full."""
+_START = 84
+"""Cycles that a call of the micro-kernel takes beside its steps."""
 _OUTSIDE = 0.25
 """More for each of them, where a task's memory is larger than its L2 cache."""
-_GRADIENT_NUMBER = 30
+_GRADIENT_NUMBER = 20
 """A number of the transformed gradient, which is transformed back and added to those of others."""
 _AGAIN = 20
 """more where ``dw`` is read and written for each part of the elements."""
@@ -117,13 +118,20 @@ class Cut:
         """That are computed at a time."""
         return (m + 2) * (2 if self.in_parts else m + 2)
 
+    def rows(self, of: Host) -> int:
+        """Channels of the micro-kernel; few of them are computed for nothing."""
+        most = channel_rows_for(self.vectors, of)
+        return -(-self.channels // -(-self.channels // most))
+
 
 def _cuts(tiles: int, channels: int, filters: int, dtype: str, of: Host) -> Iterator[Cut]:
     lanes, itemsize = of.lanes(dtype), ITEMSIZE[dtype]
-    vectors = vectors_for(filters, dtype, of)
+    usual = vectors_for(filters, dtype, of)
     most = _BLOCK_BYTES // itemsize
     sizes = {up(-(-channels // -(-channels // n)), lanes) for n in range(lanes, most + 1, lanes)}
-    for block in sorted(sizes, reverse=True):
+    blocks = [(usual, block) for block in sorted(sizes, reverse=True)]
+    blocks += [(2, min(sizes))] if usual > 2 else []  # for the least memory
+    for vectors, block in blocks:
         for parts in _PARTS:
             for size in _GROUPS if parts == 1 or parts * _LEAST_TILES <= tiles else ():
                 span = -(-tiles // parts)
@@ -135,13 +143,20 @@ def _cuts(tiles: int, channels: int, filters: int, dtype: str, of: Host) -> Iter
 
 def _time(c: Cut, tiles: int, channels: int, filters: int, m: int, dtype: str, of: Host) -> float:
     """Multiply-adds of one thread in whose time the work is done."""
-    pairs, width = channels * filters, c.vectors * of.lanes(dtype)
+    lanes, rows = of.lanes(dtype), c.rows(of)
+    pairs, width = channels * filters, c.vectors * lanes
     across, along = -(-channels // c.channels), -(-filters // width)
-    rows = up(c.channels, channel_rows_for(c.vectors, of))
-    numbers = c.group * (c.channels + width) + rows * width
+    numbers = c.group * (c.channels + width) + up(c.channels, rows) * width
     inside = numbers * c.elements(m) * ITEMSIZE[dtype] <= second_level_cache()
-    work = (_STEP + _START / c.group + (0 if inside else _OUTSIDE)) * tiles * pairs
-    transforms = _TILE_NUMBER * tiles * (channels * along + filters * across)
+    # What empty lanes and rows compute takes as long.
+    computed = (channels // c.channels * up(c.channels, rows) + up(channels % c.channels, rows)) * (
+        along * width
+    )
+    step = 2 * (step_cycles(rows, c.vectors, of) + _START / c.group) / (rows * c.vectors)
+    work = (step + (0 if inside else _OUTSIDE)) * tiles * computed
+    numbers_of = {n: up(n, lanes) + (2 * lanes if n % lanes else 0) for n in (channels, filters)}
+    transforms = numbers_of[channels] * along + numbers_of[filters] * across
+    transforms *= _TILE_NUMBER * tiles
     work += _IN_PARTS * transforms if c.in_parts else transforms
     work += (_GRADIENT_NUMBER + (_AGAIN if c.in_parts else 0)) * pairs * c.parts
     tasks, time = across * along * c.parts, 0.0
@@ -154,7 +169,7 @@ def _scratch(c: Cut, m: int, dtype: str, of: Host) -> tuple[int, ...]:
     """Where in a worker's scratch memory its parts begin, in the order of ``accumulate``."""
     itemsize, lanes = ITEMSIZE[dtype], of.lanes(dtype)
     width, elements, pixels = c.vectors * lanes, c.elements(m), (m + 2) ** 2
-    rows = up(c.channels, channel_rows_for(c.vectors, of))
+    rows = up(c.channels, c.rows(of))
     return offsets_of(
         [
             elements * apart(c.group * c.channels * itemsize) + rows * itemsize,
@@ -234,7 +249,7 @@ def conv_backward_weight(
     channels, filters = g.in_channels, g.out_channels
     plan = _plan(g, m, limit, dtype, of, threads())
     c, width = plan.cut, plan.cut.vectors * of.lanes(dtype)
-    rows = channel_rows_for(c.vectors, of)
+    rows = c.rows(of)
     x, dy = with_channels_together(x), with_channels_together(dy)
     scratch, workers = aligned(plan.slots * plan.offsets[-1]), np.zeros(1, np.int64)
     if filters % width or channels % c.channels:
