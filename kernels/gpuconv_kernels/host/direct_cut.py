@@ -32,7 +32,7 @@ _WAITING = 0.35
 _CHUNK_SHARE, _TABLE_SHARE = 12, 40
 """A thread's packed weights are at most such a part of the arrays, and so are its tables,"""
 _LEAST_STEPS = 64
-"""unless a chunk had fewer channels than these."""
+"""unless a chunk had fewer steps, taps times channels, than these."""
 _MARGIN_SHARE = 16
 """What part of the arrays margins may be."""
 
@@ -93,6 +93,7 @@ def cut(g: Any, dtype: str, of: Host, count: int, packs: bool, dense: bool = Tru
     part = -(-widths // parts)
     across, chunk_taps, chunk_channels = _chunk(taps, channels, part, width, chunk)
     once = widths <= part == across and taps == chunk_taps and channels == chunk_channels
+    # A pixel's addresses under the taps, five words of locating's, the place of its results.
     of_pixel = 8 * (taps + 6)
     if joined > 1:
         of_pixel += _margin_bytes(g, dtype, 1)
@@ -140,8 +141,8 @@ def _tasks(
 ) -> tuple[int, int]:
     """In how many blocks of pixels and parts of the filters, by the time that they take.
 
-    Every block packs all weights; every part reads all of x. Times: multiply-adds by the channels
-    and taps.
+    Every block packs all weights; every part reads all of x. Times are in multiply-adds, divided by
+    channels times taps.
     """
     least = _LEAST_PIXELS if packs else _LEAST_UNPACKED
     most = min(_MOST_PIXELS, max(4 * _LEAST_PIXELS, _TABLE_BYTES // (8 * taps)))

@@ -4,8 +4,8 @@ With n the integer next to ``x / ln 2`` and ``r = x - n ln 2``, so that ``|r| <=
 
     exp(x) = 2^n exp(r),    exp(r) = 1 + r + r^2 (c2 + c3 r + ... + cd r^(d-2))      d: 6 or 11
 
-The polynomial in brackets is a short Chebyshev expansion, below 1/10 of the last place from what it
-stands for; it was computed with 45 digits. ``ln 2`` is subtracted in two parts, the first of
+The polynomial in brackets is a short Chebyshev expansion, less than 1/10 of the last place away from
+what it stands for; it was computed with 45 digits. ``ln 2`` is subtracted in two parts, the first of
 which has so few digits that its product with n is exact (Cody and Waite 1980, "Software Manual for
 the Elementary Functions"). ``2^n`` is made by writing its exponent; in two halves where the
 result may be larger than the largest number or smaller than the smallest normal one.
@@ -28,9 +28,9 @@ from gpuconv_kernels.host.target import NUMBER
 class _Format(NamedTuple):
     """A format of numbers: how they are laid out, and what their precision needs."""
 
-    bits: int
-    mantissa: int
-    bias: int
+    bits: int  # of a number
+    mantissa: int  # of its bits
+    bias: int  # of its exponent
     ln2: tuple[float, float]
     series: tuple[float, ...]  # (exp(r) - 1 - r) / r^2
     nothing: float  # 2 to the power of less is 0, and so are products that functions need

@@ -40,7 +40,10 @@ from gpuconv_kernels.host.parts import call, part
 from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host
 
 _MOST_PIXELS, _MOST_CHANNELS = 12, 14
-"""Of the rows. Each pixel has an address of its own, and a CPU some 14 registers for addresses."""
+"""Of the rows. Each pixel has an address of its own, and a CPU some 14 registers for addresses;
+channels share one, and are limited only where there is one vector and 32 registers."""
+_LATENCY = 4
+"""Cycles until a sum can take its next product."""
 _BUSY = 16
 """Sums that are enough for none to wait."""
 _STEP = 0.5
@@ -68,7 +71,8 @@ def channel_rows_for(vectors: int, host: Host) -> int:
 
 
 def vectors_for(columns: int, dtype: str, host: Host) -> int:
-    """Vectors across the micro-kernel for so many columns: few empty lanes first, then many."""
+    """Vectors across the micro-kernel for so many columns: as few empty lanes as can be, then as
+    many vectors."""
     lanes = host.lanes(dtype)
     candidates = range(1, most_vectors(host) + 1)
     return min(candidates, key=lambda v: (-(-columns // (v * lanes)) * v, -v))
@@ -95,7 +99,7 @@ def sets_for(rows: int, vectors: int, host: Host) -> int:
 def step_cycles(rows: int, vectors: int, host: Host) -> float:
     """What a step of a ``channel_kernel`` takes on a CPU that multiplies and loads two vectors a
     cycle: the products, the loads, or waiting for the last step's sums."""
-    waiting = 4 / sets_for(rows, vectors, host)
+    waiting = _LATENCY / sets_for(rows, vectors, host)
     return max(rows * vectors / 2, (rows + vectors) / _LOADS, waiting) + _STEP
 
 
@@ -116,6 +120,7 @@ def channel_tile(
 
     tiles = []
     for vectors in range(1, most_vectors(host) + 1):
+        # As many as the registers hold, without the limit of channel_rows_for: time decides.
         most = (host.registers - 1 - vectors) // vectors
         if vectors == 1 or not whole or vectors * host.lanes(dtype) <= filters:
             tiles.append((-(-channels // -(-channels // most)), vectors))

@@ -4,8 +4,8 @@ A part of kernels of its own (see :mod:`parts`). It writes, for a block of pixel
 of their windows begins and where their results go; from that, tile by tile, where the channels of
 each pixel begin under each tap::
 
-    pixels of a block      q0: first line      table: tile, tap, pixel of the tile
-    o--o--o--o--o--o       q1: first row       [ tile 0 | tap 0 | p0 p1 ... ]
+    pixels of a block      q0: first plane     table: tile, tap, pixel of the tile
+    o--o--o--o--o--o       q1: first line      [ tile 0 | tap 0 | p0 p1 ... ]
        a line of the       q2: first column    [        | tap 1 | p0 p1 ... ]
        output at a time    corner: address     addresses; of zeros where a tap is outside
                            inside: whole window

@@ -442,7 +442,7 @@ def define(dtype: str, host: Host, m: int, in_parts: bool) -> Callable[..., None
                                             )  # fmt: skip
                                 for e in range(elements):
                                     e_stored = e
-                                    if in_parts and kept:  # all elements are there
+                                    if in_parts and kept:  # all elements are there: see parts_of
                                         row = 2 * p - (p > 0) if e < in_row else 2 * p
                                         if p == 0 and e >= in_row:
                                             row = in_row - 1
