@@ -205,6 +205,35 @@ def test_gradient_of_weights_packed_and_in_place(monkeypatch, g, way):
     assert_exact(out, reference.conv_backward_weight(dy, x, g.w_shape, **words(g)))
 
 
+@pytest.mark.parametrize(
+    ("g", "together"),
+    [
+        (square(2, 3, 8, 5, 1), 4),
+        (square(1, 8, 6, 8, 1), 2),
+        (square(3, 4, 2, 1, 1), 4),
+        (square(1, 3, 7, 5, 1), 1),  # an odd number of pixels
+        (square(1, 9, 8, 5, 1), 1),
+        (square(1, 4, 8, 4, 1, groups=2), 1),
+        (ConvGeometry(2, 2, 3, (2, 4, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1), ((0, 0),) * 3, 1), 4),
+    ],
+    ids=lambda v: str(v) if isinstance(v, int) else f"{v.in_channels}-{v.out_channels}-{v.input}",
+)
+def test_pixels_of_1x1_layers_are_taken_together(monkeypatch, g, together):
+    monkeypatch.setattr(weight_gradient, "_MANY", 0)
+    monkeypatch.setattr(weight_gradient, "host", lambda: Host(64, 32))
+    weight_gradient._together.cache_clear()
+    assert weight_gradient._together(g, "float32", weight_gradient.host()) == together
+    x, _, _, dy = integers(g, "float32", "together")
+    (x, x_memory), (dy, dy_memory) = guarded(x), guarded(dy)
+    out, memory = guarded(np.full(g.w_shape, np.nan, "float32"))
+    weight_gradient.conv_backward_weight(dy, x, out, g)
+    needed = weight_gradient.workspace_bytes(g, "float32")
+    weight_gradient._together.cache_clear()
+    assert all(untouched(m, a.size) for m, a in ((memory, out), (x_memory, x), (dy_memory, dy)))
+    assert_exact(out, reference.conv_backward_weight(dy, x, g.w_shape, **words(g)))
+    assert needed >= (4 * together**2 * math.prod(g.w_shape) if together > 1 else 0)
+
+
 def test_taps_of_few_channels_are_taken_for_channels():
     """But not where a micro-kernel would be compiled for next to nothing."""
     assert not few_channels_forward.pays(square(1, 3, 9, 4, 3, pad=1))

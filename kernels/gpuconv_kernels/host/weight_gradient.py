@@ -78,6 +78,10 @@ Array = Any
 
 _SHORT_LINE = 4
 """Pixels of a line that are not worth beginning it."""
+_FEW, _TOGETHER = 8, 4
+"""Up to so many channels and filters, so many pixels of 1x1 layers are taken together,"""
+_MANY = 64 * 1024
+"""if there are so many."""
 _SUM = 4 * 1024
 """Numbers of ``dw`` whose copies a task adds up."""
 
@@ -96,6 +100,10 @@ def workspace_bytes(geometry: Any, dtype: str) -> int:
         return 0
     if few_channels_weights.pays(g):
         return few_channels_weights.workspace_bytes(g, dtype, host())
+    together = _together(g, dtype, host())
+    if together > 1:
+        wide = _wide(g, together)
+        return ITEMSIZE[dtype] * math.prod(wide.w_shape) + workspace_bytes(wide, dtype)
     g = _long_lines(g, True)
     c = cut(g, dtype, host(), threads())
     working = min(threads(), c.copies * g.groups * c.row_parts * c.filter_parts)
@@ -127,6 +135,33 @@ def _long_lines(g: Any, whole: bool) -> Any:
             pads=(*g.pads, (0, 0)),
         )
     return g
+
+
+@functools.lru_cache(maxsize=1024)
+def _together(g: Any, dtype: str, of: Host) -> int:
+    """How many neighbouring pixels of a 1x1 layer are taken for one; see :func:`_wide`."""
+    together, pixels = 1, g.batch * math.prod(g.output)
+    few = max(g.in_channels, g.out_channels) <= _FEW
+    if g.is_pointwise and g.groups == 1 and few and pixels >= _MANY:
+        while together < _TOGETHER and together * g.out_channels < of.lanes(dtype):
+            if pixels % (2 * together):
+                break
+            together *= 2
+    return together
+
+
+def _wide(g: Any, together: int) -> Any:
+    """Return the ``ConvGeometry`` with the channels and filters of so many pixels as one pixel's.
+
+    Few filters leave most lanes of a vector empty, and are packed one by one. Of the products of
+    all channels with all filters, those of each pixel with itself are added up.
+    """
+    channels, filters = together * g.in_channels, together * g.out_channels
+    pixels = (g.batch * math.prod(g.output) // together,)
+    return replace(
+        g, batch=1, in_channels=channels, out_channels=filters, input=pixels, kernel=(1,),
+        stride=(1,), dilation=(1,), pads=((0, 0),),
+    )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=1024)
@@ -169,7 +204,16 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
     if few_channels_weights.pays(g) and dy.size and x.size:
         few_channels_weights.conv_backward_weight(dy, x, dw, g, of)
         return
-    lines = _long_lines(g, x.flags.c_contiguous and dy.flags.c_contiguous)
+    whole = x.flags.c_contiguous and dy.flags.c_contiguous
+    together = _together(g, dtype, of) if whole else 1
+    if together > 1:
+        wide = _wide(g, together)
+        products = np.empty((together, g.in_channels, together, g.out_channels), dw.dtype)
+        conv_backward_weight(dy.reshape(wide.y_shape), x.reshape(wide.x_shape), products, wide)
+        of_pixels = [products[i, :, i] for i in range(together)]
+        np.sum(of_pixels, axis=0, out=dw.reshape(g.in_channels, g.out_channels))
+        return
+    lines = _long_lines(g, whole)
     if lines != g:
         g = lines
         if g.rank == 1:
