@@ -54,7 +54,7 @@ import numpy as np
 
 from gpuconv_kernels.array.activations import Function
 from gpuconv_kernels.device.spatial import three
-from gpuconv_kernels.host import few_channels_forward, few_channels_gradient, unreached
+from gpuconv_kernels.host import few_channels_forward, few_channels_gradient, grouped, unreached
 from gpuconv_kernels.host.direct_cut import Cut, cut, reads_in_place
 from gpuconv_kernels.host.extents import extents_of
 from gpuconv_kernels.host.few_channels import margins, patched
@@ -106,6 +106,8 @@ def workspace_bytes(geometry: Any, dtype: str) -> int:
 
 
 def _workspace_bytes(g: Any, dtype: str, kept: bool) -> int:
+    if grouped.pays(g, dtype, host()):
+        return grouped.workspace_bytes(g, dtype, kept)
     c, of = _cut_of(g, dtype, kept, True), host()
     each = _offsets(g, c, dtype, of, kept)[-1] + LINE
     working = min(threads(), c.blocks * c.parts * g.groups)
@@ -236,6 +238,9 @@ def _convolve(
     if y.size == 0:
         return
     dtype = name_of(y.dtype)
+    if grouped.pays(g, dtype, host()):
+        grouped.convolve(x, w, bias, y, g, w_steps, finish, packed)
+        return
     dense = x.strides[-2] == g.in_channels * x.itemsize
     c, of = _cut_of(g, dtype, packed is not None, dense), host()
     nothing = zeros(g.in_channels * c.joined * y.itemsize)

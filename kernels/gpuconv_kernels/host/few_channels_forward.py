@@ -280,7 +280,9 @@ def define(dtype: str) -> Callable[..., None]:
 
 
 @functools.cache
-def line_kernel(dtype: str, of: Host, width: Width, rows: int, pitch: int, steps: int) -> int:
+def line_kernel(
+    dtype: str, of: Host, width: Width, rows: int, pitch: int, steps: int, unrolled: int = 0
+) -> int:
     """Return the address of the micro-kernel for a line of pixels, for :func:`parts.call`.
 
     ``call(address, table, lines, shift, pixels, y, y_step, bias, finish, 0, 0, 0, 0)``
@@ -294,13 +296,17 @@ def line_kernel(dtype: str, of: Host, width: Width, rows: int, pitch: int, steps
       ``y_step`` in y, where the results of the first go to ``y``.
     - ``bias``: address of what the sums begin with.
     - ``finish``: as of :func:`microkernel.pixel_kernel`.
+
+    ``unrolled`` steps are written out; 0: those of a line, or some of them where they are many.
     """
+    unrolled = unrolled or (steps if steps <= _MOST_UNROLLED else _UNROLLED)
     narrow = Host(width.lanes * ITEMSIZE[dtype], of.registers)
 
     @intrinsic
     def inside(typing_context, n0, n1, n2, n3, n4, n5, n6, n7):  # type: ignore[no-untyped-def]
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            LineKernel(pitch, steps, dtype, narrow, rows, width.vectors, builder, arguments)
+            taps = (pitch, steps, unrolled)
+            LineKernel(*taps, dtype, narrow, rows, width.vectors, builder, arguments)
             return context.get_dummy_value()
 
         return types.void(*(types.intp,) * 8), generate
@@ -312,14 +318,17 @@ def line_kernel(dtype: str, of: Host, width: Width, rows: int, pitch: int, steps
     ):
         emit(table, lines, shift, pixels, y, y_step, bias, finish)
 
-    return part(line, dtype, of, tuple(width), rows, pitch, steps)
+    return part(line, dtype, of, tuple(width), rows, pitch, steps, unrolled)
 
 
 class LineKernel(PixelKernel):
-    """A loop over tiles of pixels, ``pitch`` bytes apart; ``count`` numbers are a line of taps."""
+    """A loop over tiles of pixels, ``pitch`` bytes apart; ``count`` numbers are a line of taps.
 
-    def __init__(self, pitch: int, count: int, *rest: Any) -> None:
-        self.pitch, self.count = pitch, count
+    If these are more than ``unrolled``, so many at a time are written out.
+    """
+
+    def __init__(self, pitch: int, count: int, unrolled: int, *rest: Any) -> None:
+        self.pitch, self.count, self.unrolled = pitch, count, unrolled
         super().__init__(*rest)
 
     def _emit(self, arguments: Sequence[ir.Value]) -> None:
@@ -358,15 +367,16 @@ class LineKernel(PixelKernel):
         entry = b.add(self.table, b.mul(line, self._int(16)))
         x = b.add(self._word(entry), self.x_shift)
         weights = b.add(self._word(b.add(entry, self._int(8))), self.shift)
-        whole = 0 if self.count <= _MOST_UNROLLED else self.count // _UNROLLED
+        unrolled = self.unrolled
+        whole = self.count // unrolled if self.count > unrolled else 0
 
         def some(index: ir.Value, sums: Sums) -> Sums:
-            moved = self._moved(x, weights, b.mul(index, self._int(_UNROLLED)))
-            return self._written_out(_UNROLLED, *moved, sums)
+            moved = self._moved(x, weights, b.mul(index, self._int(unrolled)))
+            return self._written_out(unrolled, *moved, sums)
 
         if whole:
             sums = self._repeat(self._int(whole), sums, some)
-        done = whole * _UNROLLED
+        done = whole * unrolled
         moved = self._moved(x, weights, self._int(done))
         return self._written_out(self.count - done, *moved, sums)
 
