@@ -17,10 +17,12 @@ from gpuconv_kernels.host import (
     direct,
     few_channels_forward,
     few_channels_weights,
+    grouped,
     weight_gradient,
     winograd,
 )
 from gpuconv_kernels.host.few_channels import patched
+from gpuconv_kernels.host.target import host
 
 _TRANSFORM = 14
 """Multiply-adds in whose time one number of a patch or of a tile of products is transformed."""
@@ -106,7 +108,10 @@ def _direct_plan(op: str, g: ConvGeometry, dtype: str) -> Plan:
         needed, what = direct.backward_input_workspace_bytes(g, dtype), "pixels"
     else:
         needed, what = direct.workspace_bytes(g, dtype), "pixels"
-    reason = f"tiles of {what} x filters in registers, read where they lie: no columns"
+    lie = "read where they lie"
+    if op != "conv_backward_weight" and grouped.pays(g, dtype, host()):
+        lie = "copied group by group, a few lines at a time"
+    reason = f"tiles of {what} x filters in registers, {lie}: no columns"
     if by_lines:
         reason += "; taps of a line count as channels, since there are few of these"
     return Plan("direct", needed, reason)

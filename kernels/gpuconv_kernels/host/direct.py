@@ -35,8 +35,9 @@ backward_input is the same kernel: each phase of the stride is a convolution of 
 the taps in reverse order, and its results lie ``stride`` apart in ``dx``; packing transposes the
 weights. Any stride, dilation, pads and groups, one to three dimensions.
 
-Where weights do not change, all of them can be packed once, filters x (taps, channels), by
-``pack_weights``: chunks are then read from there, whatever their size.
+Where weights do not change, all of them can be packed once by ``pack_weights``, a micro-kernel's
+filters after the other, each with all taps and channels: chunks are then read from there, whatever
+their size.
 
 Source: Georganas et al. 2018, "Anatomy of High-Performance Deep Learning Convolutions on SIMD
 Architectures"; the chunks are those of Goto and van de Geijn 2008, "Anatomy of High-Performance
@@ -364,7 +365,7 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
             table, places, order, upto = at, at + offsets[1], at + offsets[2], at + offsets[3]
             pixel, start = at + offsets[4], at + offsets[5]
             from_tap, packed = at + offsets[6], at + offsets[7]
-            if offsets[5] == offsets[4]:
+            if offsets[5] == offsets[4]:  # packed when all pixels of the block are located
                 pixel = packed
             # Tasks of one block follow each other: its x stays in the cache.
             of_filters, of_group = task % parts, task // parts % groups

@@ -4,11 +4,11 @@ With n the integer next to ``x / ln 2`` and ``r = x - n ln 2``, so that ``|r| <=
 
     exp(x) = 2^n exp(r),    exp(r) = 1 + r + r^2 (c2 + c3 r + ... + cd r^(d-2))      d: 6 or 11
 
-The polynomial in brackets is a short Chebyshev expansion, less than 1/10 of the last place away from
-what it stands for; it was computed with 45 digits. ``ln 2`` is subtracted in two parts, the first of
-which has so few digits that its product with n is exact (Cody and Waite 1980, "Software Manual for
-the Elementary Functions"). ``2^n`` is made by writing its exponent; in two halves where the
-result may be larger than the largest number or smaller than the smallest normal one.
+The polynomial in brackets is a short Chebyshev expansion, less than 1/10 of the last place away
+from what it stands for; it was computed with 45 digits. ``ln 2`` is subtracted in two parts, the
+first of which has so few digits that its product with n is exact (Cody and Waite 1980, "Software
+Manual for the Elementary Functions"). ``2^n`` is made by writing its exponent; in two halves where
+the result may be larger than the largest number or smaller than the smallest normal one.
 """
 
 from __future__ import annotations

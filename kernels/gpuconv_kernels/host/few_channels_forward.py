@@ -51,7 +51,7 @@ from gpuconv_kernels.threads import threads
 
 Array = Any
 
-_UNROLLED, _MOST_UNROLLED = 32, 48
+_UNROLLED, _MOST_UNROLLED = 8, 16
 """Numbers of a line of taps that are written out: all of them, or so many at a time."""
 _TASKS_A_THREAD = 8
 _MOST_LINES = 16

@@ -54,6 +54,8 @@ _VECTORS = 2
 _MOST_COPIES = 16
 _ROOM_BYTES = 256 * 1024
 """What the sums of all tasks may take in any case."""
+_COPIED_SHARE = 20
+"""The lines that a task copies are at most such a part of the arrays, if several serve a task."""
 
 
 def pays(geometry: Any) -> bool:
@@ -99,14 +101,15 @@ def cut(g: Any, dtype: str, of: Host) -> Cut:
     extents = extents_of(g)
     (depth, height, across), (k0, k1, k2) = extents.output, extents.kernel
     stride, dilation = extents.stride, extents.dilation
-    lines, bands = even(height, _MOST_LINES)
     pixels, stretches = even(across, _MOST_PIXELS)
     of_copy = k0 * k1 * pieces * rows * blocks * width.channels * itemsize
-    sizes = (math.prod(shape) * itemsize for shape in (g.w_shape, g.x_shape, g.y_shape))
+    sizes = [math.prod(shape) * itemsize for shape in (g.w_shape, g.x_shape, g.y_shape)]
     room = max(_ROOM_BYTES, sum(sizes) // 10)
+    of_line = k0 * ((pixels - 1) * stride[2] + k2) * g.in_channels * itemsize
+    most = sum(sizes) // _COPIED_SHARE // of_line - (k1 - 1) * dilation[1] - 1
+    lines, bands = even(height, max(1, min(_MOST_LINES, most // stride[1] + 1)))
     units = g.batch * depth * bands * stretches
-    reached = (lines - 1) * stride[1] + (k1 - 1) * dilation[1] + 1
-    copied = k0 * reached * ((pixels - 1) * stride[2] + k2) * g.in_channels * itemsize
+    copied = of_line * ((lines - 1) * stride[1] + (k1 - 1) * dilation[1] + 1)
     offsets = offsets_of([16, copied])
     return Cut(
         width,

@@ -34,7 +34,7 @@ up at the end, so that all threads have work; the first of them is ``dw`` itself
 where blocks begin, depends on the shapes alone, and each number is summed in a fixed order: its
 bits do not depend on the number of threads.
 
-Limits: any stride, dilation, pads and groups in one to three dimensions. Source: the blocks are
+Any stride, dilation, pads and groups, one to three dimensions. Source: the blocks are
 those of Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication".
 """
 
@@ -50,6 +50,7 @@ import numpy as np
 
 from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host import few_channels_weights
+from gpuconv_kernels.host.extents import extents_of
 from gpuconv_kernels.host.few_channels import patched
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.line_packing import line_packing
@@ -108,7 +109,7 @@ def workspace_bytes(geometry: Any, dtype: str) -> int:
     c = cut(g, dtype, host(), threads())
     working = min(threads(), c.copies * g.groups * c.row_parts * c.filter_parts)
     kept = math.prod(g.w_shape) * (c.copies - 1)
-    each = _offsets(c, three(g.kernel, 1), dtype, host())[-1] + LINE
+    each = _offsets(c, extents_of(g).kernel, dtype, host())[-1] + LINE
     return int(working * each + ITEMSIZE[dtype] * kept)
 
 
@@ -221,7 +222,7 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
         else:
             axes = (*range(1, x.ndim - 1), 0, x.ndim - 1)
             x, dy = x.transpose(axes)[None], dy.transpose(axes)[None]
-    c = cut(g, dtype, of, threads())
+    c, e = cut(g, dtype, of, threads()), extents_of(g)
     partial = np.empty((c.copies - 1, *dw.shape), dw.dtype)
     run(
         _kernel(dtype),
@@ -250,16 +251,11 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any) -> None:
             c.rows,
             c.vectors * of.lanes(dtype),
         ),
-        (column_step(g), *map(shift, three(g.stride, 1)[:2], three(g.dilation, 1)[:2])),
-        three(g.input, 1),
-        three(g.output, 1),
-        three(g.stride, 1),
-        three(g.dilation, 1),
-        three([lo for lo, _ in g.pads], 0),
-        three(g.kernel, 1),
+        (column_step(g), *map(shift, e.stride[:2], e.dilation[:2])),
+        *e,
         (x.strides[0], *three(x.strides[1:-1], 0)),
         (dy.strides[0], *three(dy.strides[1:-1], 0)),
-        _offsets(c, three(g.kernel, 1), dtype, of),
+        _offsets(c, e.kernel, dtype, of),
     )
     if c.copies > 1:
         tasks = -(-dw.size // _SUM)

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from gpuconv_kernels.device.spatial import three
+from gpuconv_kernels.host.extents import extents_of
 from gpuconv_kernels.host.microkernel import channel_tile, step_cycles
 from gpuconv_kernels.host.target import ITEMSIZE, Host, second_level_cache
 
@@ -182,8 +182,7 @@ def _cut(g: Any, dtype: str, of: Host, count: int, in_place: bool) -> Cut:
 
 def _needed(g: Any, lines: int, columns: int) -> tuple[int, int]:
     """Lines of x that a block of the output needs at most, and how many pixels of a line."""
-    kernel, output = three(g.kernel, 1), three(g.output, 1)
-    stride, dilation = three(g.stride, 1), three(g.dilation, 1)
+    _, output, stride, dilation, _, kernel = extents_of(g)
     begun = min(lines, 1 + -(-(lines - 1) // output[1]))  # lines that follow none
     new = shift(stride[1], dilation[1]) or kernel[1]
     all_lines = begun * kernel[1] + (lines - begun) * min(new, kernel[1])
