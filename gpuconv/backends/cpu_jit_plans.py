@@ -100,7 +100,7 @@ def _choose(
 
 
 def _direct_plan(op: str, g: ConvGeometry, dtype: str) -> Plan:
-    by_lines = few_channels_forward.pays(patched(g)) and op == "conv_forward"
+    by_lines = few_channels_forward.pays(patched(g), dtype) and op == "conv_forward"
     if op == "conv_backward_weight":
         by_lines = few_channels_weights.pays(patched(g))
         needed, what = weight_gradient.workspace_bytes(g, dtype), "channels"

@@ -236,12 +236,28 @@ def test_pixels_of_1x1_layers_are_taken_together(monkeypatch, g, together):
 
 def test_taps_of_few_channels_are_taken_for_channels():
     """But not where a micro-kernel would be compiled for next to nothing."""
-    assert not few_channels_forward.pays(square(1, 3, 9, 4, 3, pad=1))
-    for module in (few_channels_forward, few_channels_weights):
-        assert module.pays(square(1, 3, 40, 8, 3, pad=1))
-        assert not module.pays(square(1, 64, 9, 4, 3, pad=1))
-    assert few_channels_forward.pays(square(1, 3, 60, 8, 1))
+
+    def forward(g: ConvGeometry) -> bool:
+        return few_channels_forward.pays(g, "float32")
+
+    for pays in (forward, few_channels_weights.pays):
+        assert pays(square(1, 3, 40, 8, 3, pad=1))
+        assert not pays(square(1, 64, 9, 4, 3, pad=1))
+    assert not forward(square(1, 3, 9, 4, 3, pad=1))
+    assert forward(square(1, 3, 60, 8, 1))
     assert not few_channels_weights.pays(square(1, 3, 60, 8, 1))
+
+
+def test_more_channels_are_too_where_there_is_more_to_do_and_memory():
+    def forward(g: ConvGeometry) -> bool:
+        return few_channels_forward.pays(g, "float32")
+
+    assert forward(square(8, 16, 40, 16, 3, pad=1))
+    assert forward(square(8, 32, 28, 32, 5, pad=2))
+    assert not forward(square(8, 16, 40, 16, 1))  # no taps
+    assert not forward(square(8, 16, 9, 16, 3, pad=1))  # little to do
+    assert not forward(square(1, 16, 20, 16, 7, pad=3))  # all weights are half of the arrays
+    assert not forward(square(8, 48, 40, 16, 3, pad=1))
 
 
 def test_products_are_scattered_where_that_is_less_work():

@@ -64,9 +64,23 @@ def words(g: ConvGeometry) -> dict[str, Any]:
 pytestmark = pytest.mark.usefixtures("lines_of_any_size")
 
 
+def test_more_channels_than_few() -> None:
+    g = ConvGeometry(3, 19, 21, (30, 50), (3, 5), (1, 2), (1, 1), ((1, 1), (2, 1)), 1)
+    assert few_channels_forward.pays(g, "float32")
+    x, w, bias, dy = operands(g)
+    y, memory = guarded(np.full(g.y_shape, np.nan, "float32"))
+    direct.conv_forward(x, w, bias, y, g)
+    assert_exact(y, reference.conv(x, w, bias, **words(g)))
+    assert np.isnan(memory[:64]).all()
+    assert np.isnan(memory[-64:]).all()
+    dx = np.full(g.x_shape, np.nan, "float32")
+    direct.conv_backward_input(dy, w, dx, g)
+    assert_exact(dx, reference.conv_backward_input(dy, w, g.x_shape, **words(g)))
+
+
 @pytest.mark.parametrize("g", GEOMETRIES.values(), ids=GEOMETRIES)
 def test_every_form_of_the_call(g: ConvGeometry) -> None:
-    assert few_channels_forward.pays(g) == (g.in_channels <= 6)
+    assert few_channels_forward.pays(g, "float32") == (g.in_channels <= 6)
     operands_, memories = zip(*map(guarded, operands(g)), strict=True)
     x, w, bias, residual = operands_
     before = [memory.copy() for memory in memories]

@@ -101,7 +101,7 @@ _EXTENTS = 17
 def workspace_bytes(geometry: Any, dtype: str) -> int:
     """Bytes that :func:`conv_forward` needs beyond its arrays."""
     g = patched(geometry)
-    if few_channels_forward.pays(g):
+    if few_channels_forward.pays(g, dtype):
         return few_channels_forward.workspace_bytes(g, dtype)
     return _workspace_bytes(g, dtype, reads_in_place(g, dtype, host()))
 
@@ -124,7 +124,7 @@ def backward_input_workspace_bytes(geometry: Any, dtype: str) -> int:
     copied = math.prod(geometry.w_shape) * ITEMSIZE[dtype]  # weights, reversed
     needed = (
         few_channels_forward.workspace_bytes(g, dtype) + copied
-        if few_channels_forward.pays(g)
+        if few_channels_forward.pays(g, dtype)
         else _workspace_bytes(g, dtype, False)
         for g in phases
     )
@@ -180,7 +180,7 @@ def conv_forward(
     finish = finish_of(name_of(y.dtype), activation)
     if residual is not None:
         finish = finish._replace(bits=finish.bits + address(residual) - address(y))
-    if few_channels_forward.pays(g):
+    if few_channels_forward.pays(g, name_of(y.dtype)):
         few_channels_forward.conv_forward(x, w, bias, y, g, finish, packed, host())
         return
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
@@ -210,7 +210,7 @@ def conv_backward_input(dy: Array, w: Array, dx: Array, geometry: Any) -> None:
         starts = zip(phase.offset, g.stride, strict=True)
         index = (slice(None), *(slice(r, None, s) for r, s in starts))
         part = dx[index]
-        if few_channels_forward.pays(phase.geometry):
+        if few_channels_forward.pays(phase.geometry, name_of(dx.dtype)):
             reversed_w = np.ascontiguousarray(w[np.ix_(*phase.taps)].swapaxes(-1, -2))
             few_channels_forward.conv_forward(
                 dy, reversed_w, None, part, phase.geometry, NOTHING, None, host()

@@ -16,8 +16,7 @@ A task is a band of lines of one image, or a stretch of such lines. It copies wh
 with zeros at both ends, unless there is no padding; a line of taps outside of the image is left
 out. Each number is summed in a fixed order.
 
-Limits: as :func:`pays` says. With more channels the tables of addresses cost less than numbers that
-are read again for each vector of taps.
+Limits: as :func:`pays` says.
 """
 
 from __future__ import annotations
@@ -58,18 +57,29 @@ _MOST_LINES = 16
 """Of a band."""
 _COPIED_BYTES = 256 * 1024
 """What a task copies of x, about: it stays in the L2 cache."""
-_MOST_CHANNELS = 6
-"""With more, looking up where taps lie costs less than reading x again for each vector of them."""
 _LEAST_PRODUCTS = 2**16
 """Multiply-adds of an image from which on compiling a micro-kernel for one geometry is worth it."""
+_FEW_CHANNELS, _MOST_CHANNELS = 6, 32
+"""With more, looking up where taps lie costs nothing beside the products. Where there are more than
+few, there have to be taps to join,"""
+_MORE_PRODUCTS, _MEMORY_SHARE = 2**20, 5
+"""more to do, and two threads must not need more memory than this part of the arrays."""
 
 
 @functools.lru_cache(maxsize=1024)
-def pays(geometry: Any) -> bool:
+def pays(geometry: Any, dtype: str) -> bool:
     """Whether :func:`conv_forward` can be used, and helps."""
     g = geometry
     products = math.prod(g.output) * math.prod(g.w_shape)
-    return bool(g.in_channels <= _MOST_CHANNELS and products >= _LEAST_PRODUCTS and can_join(g))
+    if g.in_channels > _MOST_CHANNELS or products < _LEAST_PRODUCTS or not can_join(g):
+        return False
+    if g.in_channels <= _FEW_CHANNELS:
+        return True
+    if g.kernel[-1] == 1 or products < _MORE_PRODUCTS:
+        return False
+    numbers = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
+    needed = 2 * cut(g, dtype, host(), 2).offsets[-1]
+    return bool(needed <= numbers * ITEMSIZE[dtype] // _MEMORY_SHARE)
 
 
 @dataclass(frozen=True)
