@@ -65,7 +65,7 @@ pytestmark = pytest.mark.usefixtures("lines_of_any_size")
 
 
 def test_more_channels_than_few() -> None:
-    g = ConvGeometry(3, 19, 21, (30, 50), (3, 5), (1, 2), (1, 1), ((1, 1), (2, 1)), 1)
+    g = ConvGeometry(6, 19, 21, (30, 50), (3, 5), (1, 2), (1, 1), ((1, 1), (2, 1)), 1)
     assert few_channels_forward.pays(g, "float32")
     x, w, bias, dy = operands(g)
     y, memory = guarded(np.full(g.y_shape, np.nan, "float32"))

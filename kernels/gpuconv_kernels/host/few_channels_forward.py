@@ -56,7 +56,9 @@ _TASKS_A_THREAD = 8
 _MOST_LINES = 16
 """Of a band."""
 _COPIED_BYTES = 256 * 1024
-"""What a task copies of x, about: it stays in the L2 cache."""
+"""What a task copies of x, about: it stays in the L2 cache,"""
+_COPIED_SHARE = 32
+"""and no more than this part of the arrays, unless for one line."""
 _LEAST_PRODUCTS = 2**16
 """Multiply-adds of an image from which on compiling a micro-kernel for one geometry is worth it."""
 _FEW_CHANNELS, _MOST_CHANNELS = 6, 32
@@ -117,7 +119,11 @@ def cut(g: Any, dtype: str, of: Host, count: int, whole: bool = False) -> Cut:
     stride, dilation = extents.stride, extents.dilation
     wanted = _TASKS_A_THREAD * count
     planes = g.batch * depth
-    lines, bands = even(height, min(_MOST_LINES, max(planes * height // wanted, 1)))
+    arrays = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape)) * itemsize
+    of_line = k0 * ((extents.output[2] - 1) * stride[2] + k2) * g.in_channels * itemsize
+    reached = arrays // _COPIED_SHARE // of_line - (k1 - 1) * dilation[1]
+    fitting = max(1, (reached - 1) // stride[1] + 1)
+    lines, bands = even(height, min(_MOST_LINES, fitting, max(planes * height // wanted, 1)))
     reached = (lines - 1) * stride[1] + (k1 - 1) * dilation[1] + 1
     of_tile = k0 * reached * rows * stride[2] * g.in_channels * itemsize
     most = min(planes * bands * tiles // wanted, _COPIED_BYTES // max(of_tile, 1))
