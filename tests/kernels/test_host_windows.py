@@ -10,6 +10,7 @@ import pytest
 
 from gpuconv.geometry import ConvGeometry
 from gpuconv_kernels.host import few_channels, windows
+from gpuconv_kernels.host.extents import extents_of
 from gpuconv_kernels.host.memory import address
 
 X, Y, ZEROS = 1_000_000, 5_000_000, 77
@@ -70,6 +71,7 @@ def test_the_tables_of_a_block(case):
         ConvGeometry(2, 2, 1, (7, 10), (3, 4), (2, 3), (2, 1), ((2, 1), (1, 3)), 1),
         ConvGeometry(1, 1, 1, (3, 4, 6), (2, 2, 3), (1, 2, 1), (1, 1, 1), ((1, 0), (0, 1), (9, 4))),
         ConvGeometry(3, 4, 1, (8,), (8,), (1,), (1,), ((7, 7),), 1),
+        ConvGeometry(2, 2, 1, (2, 3, 4), (2, 3, 3), (1, 1, 1), (1, 1, 1), ((1, 1),) * 3, 1),
     ],
     ids=str,
 )
@@ -95,9 +97,11 @@ def test_windows_of_joined_taps_lie_one_behind_the_other(g, first, here, rows):
         np.int64,
     )
     tiles = -(-here // rows)
-    size = windows.margin_bytes(here, g.output[-1], lines, margins.left + margins.right, channels)
+    e = extents_of(g)
+    size = windows.margin_lines(here, e.output, e.kernel, e.stride[1], e.dilation[1])
+    size *= (margins.left + margins.right) * channels  # in numbers of 4 bytes
     words = windows.place_words(tiles * rows)
-    places = np.full(words + size // 2 + 1, CANARY)  # size in numbers of 4 bytes
+    places = np.full(words + -(-size // 2) + 1, CANARY)
     zeros = np.zeros(joined * channels, "float32")
     table, order = np.zeros((tiles, lines, rows), int), np.zeros((tiles, lines), int)
     upto, pixel = np.zeros((tiles, lines + 1), int), np.zeros(windows.pixel_words(here, lines), int)

@@ -56,7 +56,7 @@ import numpy as np
 from gpuconv_kernels.array.activations import Function
 from gpuconv_kernels.device.spatial import three
 from gpuconv_kernels.host import few_channels_forward, few_channels_gradient, grouped, unreached
-from gpuconv_kernels.host.direct_cut import Cut, cut, reads_in_place
+from gpuconv_kernels.host.direct_cut import Cut, cut, margin_bytes, reads_in_place
 from gpuconv_kernels.host.extents import extents_of
 from gpuconv_kernels.host.few_channels import margins, patched
 from gpuconv_kernels.host.finishing import NOTHING, Finish, finish_of
@@ -88,7 +88,7 @@ from gpuconv_kernels.host.target import (
     host,
     inlined,
 )
-from gpuconv_kernels.host.windows import locating, margin_bytes, pixel_words, place_words
+from gpuconv_kernels.host.windows import locating, pixel_words, place_words
 from gpuconv_kernels.host.winograd_tiles import aligned, offsets_of
 from gpuconv_kernels.threads import threads
 
@@ -305,9 +305,7 @@ def _offsets(g: Any, c: Cut, dtype: str, of: Host, kept: bool) -> tuple[int, ...
     tiles = -(-c.located // rows)
     of_margins = 0
     if c.joined > 1:
-        left, _, right = margins(g)
-        of_pixel = g.in_channels * itemsize
-        of_margins = margin_bytes(c.located, g.output[-1], taps, left + right, of_pixel)
+        of_margins = margin_bytes(g, dtype, c.located)
     packed = 0 if kept else c.taps * c.channels * c.filters * itemsize
     locating_bytes = 8 * pixel_words(c.located, taps)
     apart = packed and c.located < c.pixels

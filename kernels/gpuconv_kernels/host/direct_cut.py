@@ -11,9 +11,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from gpuconv_kernels.host.extents import extents_of
 from gpuconv_kernels.host.few_channels import margins
 from gpuconv_kernels.host.microkernel import rows_for, vectors_across
 from gpuconv_kernels.host.target import ITEMSIZE, Host, second_level_cache
+from gpuconv_kernels.host.windows import margin_lines
 
 _LEAST_PIXELS, _MOST_PIXELS = 64, 2048
 """Of a block;"""
@@ -34,7 +36,7 @@ _CHUNK_SHARE, _TABLE_SHARE = 12, 40
 _LEAST_STEPS = 64
 """unless a chunk had fewer steps, taps times channels, than these."""
 _MARGIN_SHARE = 16
-"""What part of the arrays margins may be."""
+"""The margins of all threads are at most such a part of the arrays."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +72,34 @@ def cut(g: Any, dtype: str, of: Host, count: int, packs: bool, dense: bool = Tru
     """Cut a ``ConvGeometry`` for ``count`` threads.
 
     ``packs``: whether weights are packed; ``dense``: whether the pixels of a line of x follow each
-    other.
+    other. The taps of a line count as one where they follow each other in x, all their channels are
+    in a chunk, and margins need little memory.
     """
+    beside = g.groups == 1 and g.dilation[-1] == 1 and min(g.pads[-1]) >= 0
+    if dense and beside and 1 < g.kernel[-1] <= g.input[-1]:
+        c = _cut(g, dtype, of, count, packs, g.kernel[-1])
+        room = _numbers(g) * ITEMSIZE[dtype] // _MARGIN_SHARE
+        whole = c.channels == g.kernel[-1] * g.in_channels
+        if whole and count * margin_bytes(g, dtype, c.located) <= room:
+            return c
+    return _cut(g, dtype, of, count, packs, 1)
+
+
+def _numbers(g: Any) -> int:
+    """Of x, the weights and y."""
+    return sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
+
+
+def _cut(g: Any, dtype: str, of: Host, count: int, packs: bool, joined: int) -> Cut:
     pixels = max(g.batch * math.prod(g.output), 1)
-    channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
-    arrays = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
+    taps, channels = math.prod(g.kernel) // joined, g.in_channels // g.groups * joined
+    filters, arrays = g.out_channels // g.groups, _numbers(g)
     vectors, last = vectors_across(filters, dtype, of)
     width, rows = vectors * of.lanes(dtype), rows_for(vectors, of)
     chunk = chunk_bytes() // ITEMSIZE[dtype]
     if packs:
         chunk = min(chunk, max(_LEAST_STEPS * width, arrays // _CHUNK_SHARE))
     chunk = max(width, chunk)
-    joined = 1
-    if dense and _joins(g, dtype, count) and channels * g.kernel[-1] * width <= chunk:
-        joined = g.kernel[-1]
-        channels *= joined
-    taps = math.prod(g.kernel) // joined
     widths = -(-filters // width)
     blocks, parts = _tasks(pixels, taps, width, widths, rows, g.groups, count, packs)
     block = -(-pixels // blocks)
@@ -96,7 +110,7 @@ def cut(g: Any, dtype: str, of: Host, count: int, packs: bool, dense: bool = Tru
     # A pixel's addresses under the taps, five words of locating's, the place of its results.
     of_pixel = 8 * (taps + 6)
     if joined > 1:
-        of_pixel += _margin_bytes(g, dtype, 1)
+        of_pixel += margin_bytes(g, dtype, _LEAST_PIXELS) // _LEAST_PIXELS
     located = arrays * ITEMSIZE[dtype] // _TABLE_SHARE // of_pixel
     located = max(_LEAST_PIXELS, located)
     return Cut(
@@ -114,21 +128,11 @@ def cut(g: Any, dtype: str, of: Host, count: int, packs: bool, dense: bool = Tru
     )
 
 
-def _joins(g: Any, dtype: str, count: int) -> bool:
-    """Whether the taps of a line count as one: more steps of the micro-kernel for each address."""
-    beside = g.groups == 1 and g.dilation[-1] == 1 and min(g.pads[-1]) >= 0
-    if not beside or not 1 < g.kernel[-1] <= g.input[-1]:
-        return False
-    arrays = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
-    most = arrays * ITEMSIZE[dtype] // _MARGIN_SHARE
-    return count * _margin_bytes(g, dtype, _LEAST_PIXELS) <= most
-
-
-def _margin_bytes(g: Any, dtype: str, pixels: int) -> int:
-    """Of the margins of so many pixels, about."""
-    left, _, right = margins(g)
-    lines = (left + right) * math.prod(g.kernel[:-1]) * g.in_channels * ITEMSIZE[dtype]
-    return lines * pixels // g.output[-1]
+def margin_bytes(g: Any, dtype: str, pixels: int) -> int:
+    """Of the margins of a block of so many pixels, whose taps of a line count as one."""
+    e, (left, _, right) = extents_of(g), margins(g)
+    lines = margin_lines(pixels, e.output, e.kernel, e.stride[1], e.dilation[1])
+    return int(lines * (left + right) * g.in_channels * ITEMSIZE[dtype])
 
 
 def chunk_bytes() -> int:

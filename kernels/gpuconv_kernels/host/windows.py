@@ -24,6 +24,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from gpuconv_kernels.device.spatial import Three
 from gpuconv_kernels.host.few_channels import copy_margins
 from gpuconv_kernels.host.memory import number_at, put_at
 from gpuconv_kernels.host.parts import part
@@ -46,12 +47,16 @@ def place_words(block: int) -> int:
     return block + _SPARE
 
 
-def margin_bytes(block: int, line: int, taps: int, pixels: int, of_pixel: int) -> int:
-    """Bytes for the margins of a block's lines, behind its places.
+def margin_lines(block: int, output: Three, kernel: Three, stride: int, dilation: int) -> int:
+    """Lines whose margins a block of pixels needs, behind its places.
 
-    ``line`` pixels of the output are a line, whose margins have ``pixels`` of x under each tap.
+    ``stride`` and ``dilation`` are those of lines.
     """
-    return ((block - 1) // line + 2) * taps * pixels * of_pixel
+    lines = (block - 1) // output[2] + 2
+    planes = (lines - 1) // output[1] + 2
+    shared = stride == dilation == 1
+    each, more = (1, kernel[1] - 1) if shared else (kernel[1], 0)
+    return kernel[0] * (lines * each + planes * more)
 
 
 @intrinsic
@@ -128,7 +133,7 @@ def locating() -> int:
       of them come before a tap (tile, tap + 1). Of a tile in the first line of a padded image, say,
       those of the upper row would only multiply zeros.
     - ``pixel``: :func:`pixel_words` of memory; ``places``: where results go, :func:`place_words`
-      of whole tiles, and :func:`margin_bytes` behind them.
+      of whole tiles, and the margins of :func:`margin_lines` behind them.
     """
     return part(define())
 
@@ -153,6 +158,9 @@ def define() -> Callable[..., None]:
         margins = places + 8 * ((here + rows - 1) // rows * rows + _SPARE)
         of_pixel = word(x_steps, 3)
         of_margins = (left + right) * of_pixel
+        # Lines of the output that follow each other need the same lines of x but one.
+        shared = stride1 == 1 and dilation1 == 1
+        of_line, of_plane = (1, kernel1 - 1) if shared else (kernel1, 0)
         pitch = 8 * (here + _SPARE)
         corner_of, inside_of, moved = pixel + 3 * pitch, pixel + 4 * pitch, pixel + 5 * pitch
         t = 0
@@ -167,6 +175,7 @@ def define() -> Callable[..., None]:
         p2 = skipped = first % output2
         line = first // output2
         p1, line = line % output1, line // output1
+        lines_before = p1
         p0, image = line % output0, line // output0
         outside = False
         i = 0
@@ -192,12 +201,16 @@ def define() -> Callable[..., None]:
             if not (line_inside and q2 >= 0 and q2 + (run - 1) * stride2 < reach2):
                 outside = True
                 if of_margins:
-                    of_line = margins + (skipped + i) // output2 * taps * of_margins
+                    nth = (skipped + i) // output2
+                    slot = nth * of_line + (lines_before + nth) // output1 * of_plane
                     for t in range(taps):
-                        at0, at1 = q0 + t // kernel1 * dilation0, q1 + t % kernel1 * dilation1
-                        if at0 >= 0 and at0 < input0 and at1 >= 0 and at1 < input1:
+                        t0, t1 = t // kernel1, t % kernel1
+                        at0, at1 = q0 + t0 * dilation0, q1 + t1 * dilation1
+                        known = shared and nth > 0 and p1 > 0 and t1 < kernel1 - 1
+                        within = at0 >= 0 and at0 < input0 and at1 >= 0 and at1 < input1
+                        if within and not known:
                             copy_margins(
-                                of_line + t * of_margins,
+                                margins + ((slot + t1) * kernel0 + t0) * of_margins,
                                 x + image * word(x_steps, 0) + at0 * word(x_steps, 1)
                                 + at1 * word(x_steps, 2),
                                 left, right_from, right, word(extents, 14), input2 + joined - 1,
@@ -245,7 +258,9 @@ def define() -> Callable[..., None]:
                     continue
                 at, t = pixel + 8 * (start + m), 0
                 q0, q1, q2 = word(at, 0), word(at + pitch, 0), word(at + 2 * pitch, 0)
-                in_margins = margins + (skipped + start + m) // output2 * taps * of_margins
+                nth = (skipped + start + m) // output2
+                slot = nth * of_line + (lines_before + nth) // output1 * of_plane
+                in_margins = margins + slot * kernel0 * of_margins
                 if q2 < 0:
                     in_margins += (q2 + word(extents, 14)) * of_pixel
                 else:
@@ -262,7 +277,8 @@ def define() -> Callable[..., None]:
                                 put(of_upto, t + 1, 1)
                             elif in_line and of_margins:
                                 put(of_upto, t + 1, 1)
-                                put(to, t * rows + m, in_margins + t * of_margins)
+                                beyond = (t1 * kernel0 + t0) * of_margins
+                                put(to, t * rows + m, in_margins + beyond)
                             else:
                                 put(to, t * rows + m, zeros)
                             t += 1
