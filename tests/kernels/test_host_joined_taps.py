@@ -41,8 +41,7 @@ GEOMETRIES = {
 @pytest.fixture(autouse=True)
 def _joined(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """However little memory there is for margins and weights."""
-    monkeypatch.setattr(direct_cut, "_MARGIN_SHARE", 1e-6)
-    monkeypatch.setattr(direct_cut, "_LEAST_STEPS", 300)
+    monkeypatch.setattr(direct_cut, "_JOINED_SHARE", 1e-6)
     monkeypatch.setattr(few_channels_gradient, "pays", lambda g, dtype: False)
     direct_cut.cut.cache_clear()
     yield
@@ -121,8 +120,12 @@ def test_margins_are_the_windows_at_both_ends() -> None:
     assert margins(inside)[::2] == (0, 0)
 
 
-def test_margins_take_a_small_part_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joined_taps_take_a_small_part_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     direct_cut.cut.cache_clear()
-    g = ConvGeometry(1, 16, 16, (9, 7), (7, 7), (1, 1), (1, 1), ((3, 3), (3, 3)))
+    # Margins of 2 + 2 pixels a line of 4, and weights as large as all images.
+    g = ConvGeometry(1, 96, 64, (5, 4), (1, 3), (1, 1), (1, 1), ((0, 0), (1, 1)))
     assert direct_cut.cut(g, "float32", host(), 2, True).joined == 1
+    # Tables for each of 49 taps would need more than margins do.
+    g = ConvGeometry(1, 16, 16, (40, 40), (7, 7), (1, 1), (1, 1), ((3, 3), (3, 3)))
+    assert direct_cut.cut(g, "float32", host(), 2, True).joined == 7

@@ -35,8 +35,8 @@ _CHUNK_SHARE, _TABLE_SHARE = 12, 40
 """A thread's packed weights are at most such a part of the arrays, and so are its tables,"""
 _LEAST_STEPS = 64
 """unless a chunk had fewer steps, taps times channels, than these."""
-_MARGIN_SHARE = 16
-"""The margins of all threads are at most such a part of the arrays."""
+_JOINED_SHARE = 5
+"""What all threads need for joined taps is at most such a part, unless it is less than without."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,30 @@ def cut(g: Any, dtype: str, of: Host, count: int, packs: bool, dense: bool = Tru
 
     ``packs``: whether weights are packed; ``dense``: whether the pixels of a line of x follow each
     other. The taps of a line count as one where they follow each other in x, all their channels are
-    in a chunk, and margins need little memory.
+    in a chunk, and that needs little memory.
     """
+    alone = _cut(g, dtype, of, count, packs, 1)
     beside = g.groups == 1 and g.dilation[-1] == 1 and min(g.pads[-1]) >= 0
     if dense and beside and 1 < g.kernel[-1] <= g.input[-1]:
         c = _cut(g, dtype, of, count, packs, g.kernel[-1])
-        room = _numbers(g) * ITEMSIZE[dtype] // _MARGIN_SHARE
-        whole = c.channels == g.kernel[-1] * g.in_channels
-        if whole and count * margin_bytes(g, dtype, c.located) <= room:
-            return c
-    return _cut(g, dtype, of, count, packs, 1)
+        room = _numbers(g) * ITEMSIZE[dtype] // (_JOINED_SHARE * count)
+        if c.channels == g.kernel[-1] * g.in_channels:
+            memory = _memory(g, c, dtype, packs)
+            if memory <= max(room, _memory(g, alone, dtype, packs)):
+                return c
+    return alone
+
+
+def _memory(g: Any, c: Cut, dtype: str, packs: bool) -> int:
+    """Bytes of a thread's tables, margins and packed weights."""
+    tables = c.located * _of_pixel(math.prod(g.kernel) // c.joined)
+    packed = c.taps * c.channels * c.filters * ITEMSIZE[dtype] if packs else 0
+    return tables + packed + (margin_bytes(g, dtype, c.located) if c.joined > 1 else 0)
+
+
+def _of_pixel(taps: int) -> int:
+    """Bytes: its addresses under the taps, five words of locating's, the place of its results."""
+    return 8 * (taps + 6)
 
 
 def _numbers(g: Any) -> int:
@@ -98,7 +112,8 @@ def _cut(g: Any, dtype: str, of: Host, count: int, packs: bool, joined: int) -> 
     width, rows = vectors * of.lanes(dtype), rows_for(vectors, of)
     chunk = chunk_bytes() // ITEMSIZE[dtype]
     if packs:
-        chunk = min(chunk, max(_LEAST_STEPS * width, arrays // _CHUNK_SHARE))
+        least = channels if joined > 1 else _LEAST_STEPS
+        chunk = min(chunk, max(least * width, arrays // _CHUNK_SHARE))
     chunk = max(width, chunk)
     widths = -(-filters // width)
     blocks, parts = _tasks(pixels, taps, width, widths, rows, g.groups, count, packs)
@@ -107,8 +122,7 @@ def _cut(g: Any, dtype: str, of: Host, count: int, packs: bool, joined: int) -> 
     part = -(-widths // parts)
     across, chunk_taps, chunk_channels = _chunk(taps, channels, part, width, chunk)
     once = widths <= part == across and taps == chunk_taps and channels == chunk_channels
-    # A pixel's addresses under the taps, five words of locating's, the place of its results.
-    of_pixel = 8 * (taps + 6)
+    of_pixel = _of_pixel(taps)
     if joined > 1:
         of_pixel += margin_bytes(g, dtype, _LEAST_PIXELS) // _LEAST_PIXELS
     located = arrays * ITEMSIZE[dtype] // _TABLE_SHARE // of_pixel
