@@ -26,9 +26,6 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str = "float
     return rng.standard_normal(shape).astype(dtype)
 
 
-pytestmark = pytest.mark.usefixtures("lines_of_any_size")
-
-
 @pytest.fixture(autouse=True)
 def _settings_as_they_were() -> Iterator[None]:
     yield

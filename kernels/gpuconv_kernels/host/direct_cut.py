@@ -31,6 +31,9 @@ _PACKING = 22
 _READING = 4
 _WAITING = 0.35
 """What of a task's time the threads wait for each other."""
+_IN_PARTS = 1.05
+"""How many times as long all takes where the results of a pixel are stored by several tasks, if all
+weights fit into the cache."""
 _CHUNK_SHARE, _TABLE_SHARE = 12, 40
 """A thread's packed weights are at most such a part of the arrays, and so are its tables,"""
 _LEAST_STEPS = 64
@@ -116,7 +119,8 @@ def _cut(g: Any, dtype: str, of: Host, count: int, packs: bool, joined: int) -> 
         chunk = min(chunk, max(least * width, arrays // _CHUNK_SHARE))
     chunk = max(width, chunk)
     widths = -(-filters // width)
-    blocks, parts = _tasks(pixels, taps, width, widths, rows, g.groups, count, packs)
+    fits = taps * channels * widths * width * ITEMSIZE[dtype] <= chunk_bytes()
+    blocks, parts = _tasks(pixels, taps, width, widths, rows, g.groups, count, packs, fits)
     block = -(-pixels // blocks)
     block = -(-block // rows) * rows
     part = -(-widths // parts)
@@ -155,7 +159,15 @@ def chunk_bytes() -> int:
 
 
 def _tasks(
-    pixels: int, taps: int, width: int, widths: int, rows: int, groups: int, count: int, packs: bool
+    pixels: int,
+    taps: int,
+    width: int,
+    widths: int,
+    rows: int,
+    groups: int,
+    count: int,
+    packs: bool,
+    fits: bool,
 ) -> tuple[int, int]:
     """In how many blocks of pixels and parts of the filters, by the time that they take.
 
@@ -173,7 +185,8 @@ def _tasks(
             block = -(-pixels // (blocks * rows)) * rows
             task = block * (filters + _READING) + (_PACKING * filters if packs else 0)
             rounds = -(-blocks * parts * groups // count) + (_WAITING if count > 1 else 0)
-            options.append((rounds * task, blocks, parts))
+            time = rounds * task * (_IN_PARTS if parts > 1 and fits else 1)
+            options.append((time, blocks, parts))
     _, blocks, parts = min(options)
     return max(1, blocks), parts
 
