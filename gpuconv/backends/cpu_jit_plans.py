@@ -21,6 +21,7 @@ from gpuconv_kernels.host import (
     weight_gradient,
     winograd,
 )
+from gpuconv_kernels.host.extents import numbers_of
 from gpuconv_kernels.host.few_channels import patched
 from gpuconv_kernels.host.target import host
 
@@ -83,8 +84,7 @@ def _choose(
         reason = f"{few} a group: vectors across groups, a product for each would leave them empty"
         return Way(0, 0, Plan("small-groups", needed, reason))
     most = {"auto": _AUTOMATIC, "off": 0}.get(str(setting), setting)
-    numbers = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
-    arrays = numbers * np.dtype(dtype).itemsize
+    arrays = numbers_of(g) * np.dtype(dtype).itemsize
     limit = min(workspace_limit, int(_SHARE * arrays))
     tile = _fastest_tile(op, g, int(most), dtype, limit)
     if tile:

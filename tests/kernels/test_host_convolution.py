@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from guards import words
 
 from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry, resolve_padding
@@ -67,10 +68,6 @@ def square(batch, channels, extent, filters, kernel, stride=1, pad=0, groups=1) 
         pads=((pad, pad), (pad, pad)),
         groups=groups,
     )
-
-
-def words(g: ConvGeometry) -> dict[str, Any]:
-    return {"stride": g.stride, "padding": g.pads, "dilation": g.dilation, "groups": g.groups}
 
 
 def guarded(values: Any) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from guards import guarded, words
 
 from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry
@@ -47,18 +48,6 @@ def operands(g: ConvGeometry) -> list[Any]:
     rng = generator(f"few-{g.input}")
     shapes = (g.x_shape, g.w_shape, (g.out_channels,), g.y_shape)
     return [small_integers(rng, shape, "float32") for shape in shapes]
-
-
-def guarded(values: Any) -> tuple[Any, Any]:
-    """A copy of an array between numbers that spoil every sum, and all of that memory."""
-    memory = np.full(values.size + 128, np.nan, values.dtype)
-    inside = memory[64:-64].reshape(values.shape)
-    inside[...] = values
-    return inside, memory
-
-
-def words(g: ConvGeometry) -> dict[str, Any]:
-    return {"stride": g.stride, "padding": g.pads, "dilation": g.dilation, "groups": g.groups}
 
 
 pytestmark = pytest.mark.usefixtures("lines_of_any_size")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from guards import guarded, words
 
 from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry
@@ -54,20 +55,8 @@ def _any_size(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     set_threads(None)
 
 
-def guarded(values: Any) -> tuple[Any, Any]:
-    """A copy of an array between numbers that spoil every sum, and all of that memory."""
-    memory = np.full(values.size + 128, np.nan, values.dtype)
-    inside = memory[64:-64].reshape(values.shape)
-    inside[...] = values
-    return inside, memory
-
-
 def is_guarded(memory: Any) -> bool:
     return bool(np.isnan(memory[:64]).all() and np.isnan(memory[-64:]).all())
-
-
-def words(g: ConvGeometry) -> dict[str, Any]:
-    return {"stride": g.stride, "padding": g.pads, "dilation": g.dilation, "groups": g.groups}
 
 
 def operands(g: ConvGeometry, dtype: str) -> list[Any]:

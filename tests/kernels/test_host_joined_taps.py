@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
+from guards import guarded, words
 
 from gpuconv.geometry import ConvGeometry
 from gpuconv.testing import assert_exact, reference
@@ -49,14 +49,6 @@ def _joined(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     set_threads(None)
 
 
-def guarded(values: Any) -> tuple[Any, Any]:
-    """A copy of an array between numbers that spoil every sum, and all of that memory."""
-    memory = np.full(values.size + 128, np.nan, values.dtype)
-    inside = memory[64:-64].reshape(values.shape)
-    inside[...] = values
-    return inside, memory
-
-
 @pytest.mark.parametrize("g", GEOMETRIES.values(), ids=GEOMETRIES)
 def test_forward_and_backward_input(g: ConvGeometry) -> None:
     assert direct_cut.cut(g, "float32", host(), 2, True).joined == g.kernel[-1]
@@ -65,9 +57,8 @@ def test_forward_and_backward_input(g: ConvGeometry) -> None:
     numbers = [small_integers(rng, shape, "float32") for shape in shapes]
     (x, w, bias, dy), memories = zip(*map(guarded, numbers), strict=True)
     before = [memory.copy() for memory in memories]
-    words = {"stride": g.stride, "padding": g.pads, "dilation": g.dilation, "groups": 1}
-    want = reference.conv(x, w, bias, **words)
-    want_dx = reference.conv_backward_input(dy, w, g.x_shape, **words)
+    want = reference.conv(x, w, bias, **words(g))
+    want_dx = reference.conv_backward_input(dy, w, g.x_shape, **words(g))
     for threads in (1, 3):
         set_threads(threads)
         for packed in (None, direct.pack_weights(w, 1)):
@@ -93,8 +84,7 @@ def test_pixels_that_do_not_follow_each_other() -> None:
     wide[..., 1:8] = x
     y = np.full(g.y_shape, np.nan, "float32")
     direct.conv_forward(wide[..., 1:8], w, None, y, g)
-    words = {"stride": g.stride, "padding": g.pads, "dilation": g.dilation, "groups": 1}
-    assert_exact(y, reference.conv(x, w, None, **words))
+    assert_exact(y, reference.conv(x, w, None, **words(g)))
 
 
 @pytest.mark.parametrize(

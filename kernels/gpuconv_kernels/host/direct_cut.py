@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from gpuconv_kernels.host.extents import extents_of
-from gpuconv_kernels.host.few_channels import margins
+from gpuconv_kernels.host.extents import extents_of, numbers_of
+from gpuconv_kernels.host.few_channels import margins, taps_follow
 from gpuconv_kernels.host.microkernel import rows_for, vectors_across
 from gpuconv_kernels.host.target import ITEMSIZE, Host, second_level_cache
 from gpuconv_kernels.host.windows import margin_lines
@@ -79,10 +79,9 @@ def cut(g: Any, dtype: str, of: Host, count: int, packs: bool, dense: bool = Tru
     in a chunk, and that needs little memory.
     """
     alone = _cut(g, dtype, of, count, packs, 1)
-    beside = g.groups == 1 and g.dilation[-1] == 1 and min(g.pads[-1]) >= 0
-    if dense and beside and 1 < g.kernel[-1] <= g.input[-1]:
+    if dense and taps_follow(g) and 1 < g.kernel[-1] <= g.input[-1]:
         c = _cut(g, dtype, of, count, packs, g.kernel[-1])
-        room = _numbers(g) * ITEMSIZE[dtype] // (_JOINED_SHARE * count)
+        room = numbers_of(g) * ITEMSIZE[dtype] // (_JOINED_SHARE * count)
         if c.channels == g.kernel[-1] * g.in_channels:
             memory = _memory(g, c, dtype, packs)
             if memory <= max(room, _memory(g, alone, dtype, packs)):
@@ -102,15 +101,10 @@ def _of_pixel(taps: int) -> int:
     return 8 * (taps + 6)
 
 
-def _numbers(g: Any) -> int:
-    """Of x, the weights and y."""
-    return sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
-
-
 def _cut(g: Any, dtype: str, of: Host, count: int, packs: bool, joined: int) -> Cut:
     pixels = max(g.batch * math.prod(g.output), 1)
     taps, channels = math.prod(g.kernel) // joined, g.in_channels // g.groups * joined
-    filters, arrays = g.out_channels // g.groups, _numbers(g)
+    filters, arrays = g.out_channels // g.groups, numbers_of(g)
     vectors, last = vectors_across(filters, dtype, of)
     width, rows = vectors * of.lanes(dtype), rows_for(vectors, of)
     chunk = chunk_bytes() // ITEMSIZE[dtype]

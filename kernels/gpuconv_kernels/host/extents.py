@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 from gpuconv_kernels.device.spatial import Three, spatial
@@ -27,3 +28,9 @@ def extents_of(geometry: Any) -> Extents:
     """Return the extents of a ``ConvGeometry``."""
     s = spatial(geometry)
     return Extents(s.input, s.output, s.stride, s.dilation, s.before, s.kernel)
+
+
+def numbers_of(geometry: Any) -> int:
+    """Return how many numbers x, the weights and y of a ``ConvGeometry`` hold together."""
+    g = geometry
+    return sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))

@@ -39,14 +39,15 @@ _MOST_WEIGHTS = 64 * 1024
 """Numbers that lie in the L2 cache while lines stream by."""
 
 
-def can_join(geometry: Any) -> bool:
-    """Whether the taps of a line follow each other, so that they can be taken for channels.
-
-    Kernels that go line by line read all weights for each.
-    """
+def taps_follow(geometry: Any) -> bool:
+    """Whether the taps of a line follow each other, so that they can be taken for channels."""
     g = geometry
-    follow = g.groups == 1 and g.dilation[-1] == 1 and min(g.pads[-1]) >= 0
-    return bool(follow and math.prod(g.w_shape) <= _MOST_WEIGHTS)
+    return bool(g.groups == 1 and g.dilation[-1] == 1 and min(g.pads[-1]) >= 0)
+
+
+def can_join(geometry: Any) -> bool:
+    """Whether they do, and kernels that go line by line, which read all weights for each, serve."""
+    return taps_follow(geometry) and math.prod(geometry.w_shape) <= _MOST_WEIGHTS
 
 
 @functools.lru_cache(maxsize=1024)

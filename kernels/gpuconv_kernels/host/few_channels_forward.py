@@ -33,7 +33,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.device.spatial import three
-from gpuconv_kernels.host.extents import extents_of
+from gpuconv_kernels.host.extents import extents_of, numbers_of
 from gpuconv_kernels.host.few_channels import can_join, copy_lines
 from gpuconv_kernels.host.finishing import Finish
 from gpuconv_kernels.host.kernel import Kernel
@@ -79,9 +79,8 @@ def pays(geometry: Any, dtype: str) -> bool:
         return True
     if g.kernel[-1] == 1 or products < _MORE_PRODUCTS:
         return False
-    numbers = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape))
     needed = 2 * cut(g, dtype, host(), 2).offsets[-1]
-    return bool(needed <= numbers * ITEMSIZE[dtype] // _MEMORY_SHARE)
+    return bool(needed <= numbers_of(g) * ITEMSIZE[dtype] // _MEMORY_SHARE)
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def cut(g: Any, dtype: str, of: Host, count: int, whole: bool = False) -> Cut:
     stride, dilation = extents.stride, extents.dilation
     wanted = _TASKS_A_THREAD * count
     planes = g.batch * depth
-    arrays = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape)) * itemsize
+    arrays = numbers_of(g) * itemsize
     of_line = k0 * ((extents.output[2] - 1) * stride[2] + k2) * g.in_channels * itemsize
     reached = arrays // _COPIED_SHARE // of_line - (k1 - 1) * dilation[1]
     fitting = max(1, (reached - 1) // stride[1] + 1)

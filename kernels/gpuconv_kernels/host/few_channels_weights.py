@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.device.spatial import three
-from gpuconv_kernels.host.extents import extents_of
+from gpuconv_kernels.host.extents import extents_of, numbers_of
 from gpuconv_kernels.host.few_channels import can_join, copy_lines
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, number_at, put_at
@@ -103,10 +103,10 @@ def cut(g: Any, dtype: str, of: Host) -> Cut:
     stride, dilation = extents.stride, extents.dilation
     pixels, stretches = even(across, _MOST_PIXELS)
     of_copy = k0 * k1 * pieces * rows * blocks * width.channels * itemsize
-    sizes = [math.prod(shape) * itemsize for shape in (g.w_shape, g.x_shape, g.y_shape)]
-    room = max(_ROOM_BYTES, sum(sizes) // 10)
+    arrays = numbers_of(g) * itemsize
+    room = max(_ROOM_BYTES, arrays // 10)
     of_line = k0 * ((pixels - 1) * stride[2] + k2) * g.in_channels * itemsize
-    most = sum(sizes) // _COPIED_SHARE // of_line - (k1 - 1) * dilation[1] - 1
+    most = arrays // _COPIED_SHARE // of_line - (k1 - 1) * dilation[1] - 1
     lines, bands = even(height, max(1, min(_MOST_LINES, most // stride[1] + 1)))
     units = g.batch * depth * bands * stretches
     copied = of_line * ((lines - 1) * stride[1] + (k1 - 1) * dilation[1] + 1)

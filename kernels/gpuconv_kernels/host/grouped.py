@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.device.spatial import three
-from gpuconv_kernels.host.extents import extents_of
+from gpuconv_kernels.host.extents import extents_of, numbers_of
 from gpuconv_kernels.host.few_channels_forward import line_kernel
 from gpuconv_kernels.host.finishing import Finish
 from gpuconv_kernels.host.kernel import Kernel
@@ -133,7 +133,7 @@ def cut(g: Any, dtype: str, of: Host, count: int, kept: bool) -> Cut:
     reached = (lines - 1) * stride[1] + (k1 - 1) * dilation[1] + 1
     copied, taps = k0 * reached * line, k0 * k1 * k2
     packed = 0 if kept else taps * channels * filters * itemsize
-    arrays = sum(math.prod(shape) for shape in (g.x_shape, g.w_shape, g.y_shape)) * itemsize
+    arrays = numbers_of(g) * itemsize
     piece = min(_PIECE, arrays // (_SHARE * count * (copied + packed)) * channels * itemsize)
     most = max(1, max(piece, _LEAST_PIECE) // (channels * itemsize))
     together = max(n for n in range(1, min(most, g.groups) + 1) if g.groups % n == 0)
