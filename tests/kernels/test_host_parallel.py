@@ -1,17 +1,22 @@
 """Sharing tasks among threads: each once, from any number of callers, after fork too."""
 
 import os
+import platform
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from gpuconv_kernels import threads
-from gpuconv_kernels.host import parallel, spinning
+from gpuconv_kernels.host import parallel, scheduling, spinning
 from gpuconv_kernels.host.kernel import Kernel, Words
 from gpuconv_kernels.host.memory import address, view
+
+LINUX = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="not Linux")
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +78,7 @@ def test_words_of_jobs_come_back():
     assert len(parallel._pool._words) == before
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="not Linux")
+@LINUX
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a single core")
 def test_threads_keep_off_the_callers_core(monkeypatch):
     allowed = os.sched_getaffinity(0)
@@ -88,21 +93,75 @@ def test_threads_keep_off_the_callers_core(monkeypatch):
     assert os.sched_getaffinity(0) == allowed  # the caller's own is not touched
 
 
+@LINUX
+def test_short_turns_change_nothing_else(in_a_thread):
+    """A thread that others wait for keeps its policy, its weight and its cores."""
+
+    def look():
+        return os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0)
+
+    def ask():
+        before = look()
+        asked = scheduling.ask_for_short_turns()
+        assert look() == before
+        return asked
+
+    assert in_a_thread(ask) == (platform.machine() in ("x86_64", "aarch64"))
+
+
+@pytest.fixture
+def in_a_thread():
+    """Run a function in a thread of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        yield lambda function: pool.submit(function).result()
+
+
+@LINUX
+def test_threads_sleep_soon_where_others_want_the_core(in_a_thread):
+    """They attend for the whole time before, and for a part of it then."""
+    place, wanted = aligned(spinning.PLACE_BYTES), np.zeros(1, np.int64)
+    core = min(os.sched_getaffinity(0))
+
+    def attend():
+        start = time.perf_counter()
+        spinning.attend(address(place), 0, address(wanted))
+        return time.perf_counter() - start
+
+    def beside_a_busy_process():
+        os.sched_setaffinity(0, {core})
+        program = f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+        with subprocess.Popen([sys.executable, "-S", "-c", program]) as process:
+            try:
+                end = time.monotonic() + 30
+                while not wanted[0] and time.monotonic() < end:
+                    attend()
+                return min(attend() for _ in range(20))
+            finally:
+                process.kill()
+
+    alone = min(attend() for _ in range(5))
+    wanted[0] = 0
+    shorter = in_a_thread(beside_a_busy_process)
+    assert wanted[0] > 0
+    assert shorter < alone / 4
+
+
 def test_attending_ends_and_works_on_open_jobs_only():
-    place = aligned(spinning.PLACE_BYTES)
+    place, others = aligned(spinning.PLACE_BYTES), np.zeros(1, np.int64)
+    wanted = address(others)
     words, done = Words(), np.zeros(5, np.int64)
     code = COUNT.prepare(words, 5, (address(done), 1))
     number, seats, code_word = (
         place[at // 8 :] for at in (spinning.OPEN, spinning.SEATS, spinning.CODE)
     )
     code_word[:2] = code, words.address
-    assert spinning.attend(address(place), 6) == 6  # none is open
+    assert spinning.attend(address(place), 6, wanted) == 6  # none is open
     number[0] = 7
-    assert spinning.attend(address(place), 7) == 7  # one that it knows
-    assert spinning.attend(address(place), 6) == 7  # one that wants nobody
+    assert spinning.attend(address(place), 7, wanted) == 7  # one that it knows
+    assert spinning.attend(address(place), 6, wanted) == 7  # one that wants nobody
     assert not done.any()
     seats[0] = 1
-    assert spinning.attend(address(place), 6) == 7
+    assert spinning.attend(address(place), 6, wanted) == 7
     assert (done == 1).all()
     assert not place[spinning.INSIDE // 8]
 

@@ -18,10 +18,8 @@ bits do not depend on the number of threads.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,6 +29,7 @@ from numba.extending import intrinsic
 
 from gpuconv_kernels.host.kernel import Kernel, Words
 from gpuconv_kernels.host.memory import address
+from gpuconv_kernels.host.scheduling import ask_for_short_turns, current_core
 from gpuconv_kernels.host.spinning import PLACE_BYTES, attend, patience, sharing
 from gpuconv_kernels.host.target import INT, LINE
 from gpuconv_kernels.threads import threads
@@ -50,25 +49,6 @@ def _take(typing_context, counter):  # type: ignore[no-untyped-def]
 take: Any = _take
 
 
-def _no_core() -> int:
-    return -1
-
-
-def _find_current_core() -> Callable[[], int]:
-    """Return what tells the number of the core that a thread runs on; -1 where that is unknown."""
-    if not hasattr(os, "sched_setaffinity"):  # not Linux
-        return _no_core
-    try:
-        function = ctypes.CDLL(None).sched_getcpu
-    except (AttributeError, OSError):  # another C library
-        return _no_core
-    function.restype, function.argtypes = ctypes.c_int, []
-    return function  # type: ignore[no-any-return]
-
-
-current_core = _find_current_core()
-
-
 class _Helper(threading.Thread):
     """A thread that attends at a meeting place, and sleeps when no job has come for a while."""
 
@@ -80,9 +60,10 @@ class _Helper(threading.Thread):
         self._sleeps = False
 
     def run(self) -> None:
-        last = 0
+        ask_for_short_turns()
+        last, wanted = 0, np.zeros(1, np.int64)
         while True:
-            last = attend(self._place, last)
+            last = attend(self._place, last, address(wanted))
             self._sleeps = True
             self._bell.acquire()
 

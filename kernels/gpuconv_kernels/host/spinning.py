@@ -3,7 +3,9 @@
 Both sides are compiled and meet in a few words of memory, so between two kernels no thread needs
 Python's lock, and none sleeps: to wake one takes the system some 50 us, longer than many kernels
 run. Threads look for the next job again and again for a while, and soon let others have the core
-between two looks.
+between two looks. Where somebody wants it, they sleep after all: that may be a thread of a BLAS or
+of OpenMP which spins for 30 ms after its own work, and of two that are ready to run the system lets
+the other one finish its turn of some 3 ms, while one that it wakes can have the core at once.
 
 The words of a meeting place, each in a line of the cache of its own::
 
@@ -28,6 +30,7 @@ from typing import Any
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from gpuconv_kernels.host.target import INT, LINE, compiled
@@ -37,6 +40,15 @@ WHILE = 150e-6
 too short to matter to others who need the core."""
 LONGER = 3e-3
 """Seconds of looking after that, giving way between two looks: a step's longest pauses."""
+_GONE = 100_000
+"""Nanoseconds that giving way takes only if another thread has run meanwhile."""
+_WANTED = 50_000_000
+"""Nanoseconds for which a core then counts as wanted by others."""
+
+_LESS = 8
+"""How much shorter a thread then looks before it sleeps."""
+
+_CLOCK = getattr(time, "CLOCK_MONOTONIC", 1)
 
 OPEN, SEATS, INSIDE, CODE = (line * LINE for line in range(4))
 PLACE_BYTES = 4 * LINE
@@ -117,17 +129,40 @@ def _give_way(typing_context, function):  # type: ignore[no-untyped-def]
     return _VOID(types.intp), generate
 
 
+@intrinsic
+def _now(typing_context, function):  # type: ignore[no-untyped-def]
+    """Return nanoseconds of a clock, by the system's function at an address; 0: always 0."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        (function,) = arguments
+        known = builder.icmp_signed("!=", function, INT(0))
+        time = cgutils.alloca_once_value(builder, INT(0))
+        with builder.if_then(known):
+            words = cgutils.alloca_once(builder, INT, 2)  # a ``struct timespec``
+            number = ir.IntType(32)
+            kind = ir.FunctionType(number, [number, words.type])
+            builder.call(builder.inttoptr(function, kind.as_pointer()), [number(_CLOCK), words])
+            seconds, rest = (builder.load(builder.gep(words, [INT(n)])) for n in (0, 1))
+            builder.store(builder.add(builder.mul(seconds, INT(10**9)), rest), time)
+        return builder.load(time)
+
+    return types.intp(types.intp), generate
+
+
 look: Any = _look
 write: Any = _write
 add: Any = _add
 pause: Any = _pause
 run: Any = _run
 give_way: Any = _give_way
+now: Any = _now
 
 
 @functools.cache
 def _functions() -> tuple[Any, Any]:
-    def attend(place, last, times, more, yielding):  # type: ignore[no-untyped-def]
+    def attend(place, last, times, more, yielding, clock, wanted):  # type: ignore[no-untyped-def]
+        if now(clock) < look(wanted):
+            times, more = times // _LESS, 0
         left = times + more
         while left > 0:
             left -= 1
@@ -142,7 +177,12 @@ def _functions() -> tuple[Any, Any]:
                         left = times + more
                 add(place + INSIDE, -1)
             elif left < more:
+                before = now(clock)
                 give_way(yielding)
+                after = now(clock)
+                if after - before > _GONE:
+                    write(wanted, after + _WANTED)
+                    return last
             else:
                 pause()
         return last
@@ -179,10 +219,12 @@ def _times() -> tuple[int, int]:
 
 
 def _seconds(times: int, more: int) -> float:
-    place = np.zeros(PLACE_BYTES // 8, np.int64)
+    place = np.zeros(PLACE_BYTES // 8 + 1, np.int64)
+    first = place.ctypes.data
     attend_jobs, _ = _functions()
     start = time.perf_counter()
-    attend_jobs(place.ctypes.data, 0, times, more if _yielding() else 0, _yielding())
+    more = more if _yielding() else 0
+    attend_jobs(first, 0, times, more, _yielding(), 0, first + PLACE_BYTES)
     return time.perf_counter() - start
 
 
@@ -197,18 +239,33 @@ def _yielding() -> int:
         return 0
 
 
-def attend(place: int, last: int) -> int:
+@functools.cache
+def _clock() -> int:
+    """Address of the system's function that tells the time; 0: not known."""
+    if sys.platform == "win32" or sys.maxsize < 2**32:
+        return 0
+    try:
+        return ctypes.cast(ctypes.CDLL(None).clock_gettime, ctypes.c_void_p).value or 0
+    except (AttributeError, OSError):
+        return 0
+
+
+def attend(place: int, last: int, wanted: int) -> int:
     """Take part in the jobs at a meeting place until none has come for ``WHILE + LONGER`` seconds.
+
+    While others want the core, for a part of ``WHILE``.
 
     Args:
         place: address of ``PLACE_BYTES`` bytes, zero at first, at the beginning of a line.
         last: number of the last job that this thread has seen; 0 at first.
+        wanted: address of a word of this thread's own, 0 at first: the time until which its core
+            counts as wanted by others.
 
     Returns:
-        the same, afterwards.
+        ``last``, afterwards.
     """
     function, _ = _functions()
-    return int(function(place, last, *_times(), _yielding()))
+    return int(function(place, last, *_times(), _yielding(), _clock(), wanted))
 
 
 @functools.cache
