@@ -6,7 +6,7 @@ Definitions and default parameters are those of Keras 3.15.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -63,6 +63,15 @@ class ActivationFunction:
         if self.name == "log_softmax":
             return _log_softmax(x)
         return engine_for(x).activation(x, _described(self.name, self.alpha))
+
+    def apply_with_gradient(self, x: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """Return :meth:`apply`'s result, and the function from its gradient to that of ``x``."""
+        if (described := self.elementwise) is not None:
+            return engine_for(x).activation_with_gradient(x, described)
+        if self.name == "linear":
+            return x, lambda dy: dy
+        y = self.apply(x)
+        return y, lambda dy: self.backward(dy, None, y)
 
     def backward(self, dy: Array, x: Array | None, y: Array | None) -> Array:
         """Return the gradient of :meth:`apply`'s input; ``dy`` itself for ``linear``."""

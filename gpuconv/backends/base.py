@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -199,6 +200,18 @@ class Engine(ABC):
         self, dy: Array, x: Array | None, y: Array | None, activation: Activation
     ) -> Array:
         """Gradient from the input ``x`` or, where ``activation.from_output``, the output ``y``."""
+
+    def activation_with_gradient(
+        self, x: Array, activation: Activation
+    ) -> tuple[Array, Callable[[Array], Array]]:
+        """:meth:`activation`, and the function from ``dy`` to the gradient of ``x``.
+
+        The function keeps what it needs and no more: an input, an output, or less.
+        """
+        y = self.activation(x, activation)
+        if activation.from_output:
+            return y, lambda dy: self.activation_backward(dy, None, y, activation)
+        return y, lambda dy: self.activation_backward(dy, x, None, activation)
 
     def activation_backward_with_sums(
         self, dy: Array, y: Array, activation: Activation

@@ -7,6 +7,7 @@ no column matrix, no padded copy. What BLAS and NumPy do as well is inherited fr
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +27,7 @@ from gpuconv_kernels.host import (
     bias_gradient,
     depthwise,
     direct,
+    gates,
     max_pooling,
     normalization,
     softmax,
@@ -172,6 +174,22 @@ class CpuJit(CpuNumpy):
         z = y if activation.from_output else x
         elementwise.backward(dy, z, dx, activation.kind, activation.alpha)
         return dx
+
+    def activation_with_gradient(
+        self, x: Array, activation: Activation
+    ) -> tuple[Array, Callable[[Array], Array]]:
+        if activation.kind not in gates.GATES:
+            return super().activation_with_gradient(x, activation)
+        y = np.empty(x.shape, x.dtype)
+        bits = np.empty(gates.bytes_for(y.size), np.uint8)
+        gates.forward(x, y, bits, activation.kind)
+
+        def backward(dy: Array) -> Array:
+            dx = np.empty(dy.shape, dy.dtype)
+            gates.backward(dy, bits, dx)
+            return dx
+
+        return y, backward
 
     def activation_backward_with_sums(
         self, dy: Array, y: Array, activation: Activation

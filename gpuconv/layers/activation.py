@@ -21,21 +21,29 @@ from gpuconv.ops.layouts import channels_last, from_channels_last
 
 
 def run_function(function: ActivationFunction, x: Array) -> tuple[Array, Backward]:
-    """Apply a function; the backward keeps its input OR its output, whichever it needs."""
-    first = _is_channels_first_view(x) and function.name not in activations.WHOLE_ROWS
+    """Apply a function; the backward keeps its input OR its output, or less."""
+    first = _is_seen_channels_last(function, x)
     seen = channels_last(x, first)
-    y = function.apply(seen)
-    backward = ActivatedBackward(ActivationGradient(function, None, seen, y), _if_wanted)
+    y, gradient = function.apply_with_gradient(seen)
+    backward = ActivatedBackward(ActivationGradient(function, None, seen, y, gradient), _if_wanted)
     return from_channels_last(y, first), SpatialBackward(backward, first)
+
+
+def infer_function(function: ActivationFunction, x: Array) -> Array:
+    """Apply a function where nobody asks for a gradient."""
+    first = _is_seen_channels_last(function, x)
+    return from_channels_last(function.apply(channels_last(x, first)), first)
 
 
 def _if_wanted(dx: Array, input_gradient: bool) -> Array | None:
     return dx if input_gradient else None
 
 
-def _is_channels_first_view(x: Array) -> bool:
+def _is_seen_channels_last(function: ActivationFunction, x: Array) -> bool:
     """Whether ``x`` is (N, C, ...) over channels-last memory; element-wise results keep that."""
-    return x.ndim > 2 and not x.flags.c_contiguous and channels_last(x, True).flags.c_contiguous
+    if x.ndim <= 2 or x.flags.c_contiguous or function.name in activations.WHOLE_ROWS:
+        return False
+    return bool(channels_last(x, True).flags.c_contiguous)
 
 
 class ActivationLayer(Layer):
@@ -48,6 +56,9 @@ class ActivationLayer(Layer):
 
     def run(self, x: Array, training: bool) -> tuple[Array, Backward]:
         return run_function(self.function, x)
+
+    def infer(self, x: Array) -> Array:
+        return infer_function(self.function, x)
 
 
 class Activation(ActivationLayer):
@@ -140,7 +151,7 @@ class ReLU(Layer):
 
     def infer(self, x: Array) -> Array:
         if self._named is not None:
-            return run_function(self._named, x)[0]
+            return infer_function(self._named, x)
         xp = array_module(x)
         above = x if self.max_value is None else xp.minimum(x, self.max_value)
         # An infinite input times a slope of 0 would be NaN.

@@ -35,18 +35,28 @@ class ActivationGradient:
         function: the activation.
         bias: None if there is none.
         x, y: input and output of ``function``, channels last.
+        gradient: from the gradient of ``y`` to that of ``x``, which keeps what it needs itself, if
+            there is no bias; default None: it is computed from ``x`` or ``y``.
     """
 
     def __init__(
-        self, function: ActivationFunction, bias: Parameter | None, x: Array, y: Array
+        self,
+        function: ActivationFunction,
+        bias: Parameter | None,
+        x: Array,
+        y: Array,
+        gradient: Callable[[Array], Array] | None = None,
     ) -> None:
-        self._function, self.bias = function, bias
-        self._x = x if function.needs_input else None
-        self._y = None if function.needs_input or function.name == "linear" else y
+        self._function, self.bias, self._gradient = function, bias, gradient
+        self._x = x if function.needs_input and gradient is None else None
+        from_output = not function.needs_input and function.name != "linear"
+        self._y = y if from_output and gradient is None else None
         self._postponed = False
 
     def __call__(self, dy: Array) -> Array:
-        return dy if self._postponed else self._compute(dy, self._y)
+        if self._postponed:
+            return dy
+        return self._compute(dy, self._y) if self._gradient is None else self._gradient(dy)
 
     def _compute(self, dy: Array, y: Array | None) -> Array:
         if self.bias is None or not self.bias.trainable:
@@ -62,7 +72,7 @@ class ActivationGradient:
 
     def postpone(self) -> Callable[[Array, Array | None], Array]:
         """Leave the work to the function that is returned: of some of ``dy`` and of ``y``."""
-        self._postponed, self._y = True, None
+        self._postponed, self._y, self._gradient = True, None, None
         return self._compute
 
 

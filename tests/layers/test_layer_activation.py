@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import weakref
 from typing import Any
 
 import numpy as np
 import pytest
 
 from gpuconv import activations
+from gpuconv.backends import registry
 from gpuconv.errors import InvalidArgumentError, ShapeError
 from gpuconv.layers import (
     ELU,
@@ -69,6 +71,19 @@ def test_named_layers(layer: Layer, name: str, alpha: float, x: np.ndarray[Any, 
     np.testing.assert_allclose(
         backward(dy), reference.activation_backward(dy, x, name, alpha), rtol=1e-11, atol=1e-11
     )
+
+
+@pytest.mark.parametrize("layer", [ReLU(), ReLU(6.0), Activation("relu")])
+def test_relu_keeps_neither_input_nor_output(layer: Layer) -> None:
+    x = np.random.default_rng(0).normal(0.0, 3.0, (2, 8, 8, 16)).astype("float32")
+    dy, seen = np.ones_like(x), np.array(x)
+    y, backward = layer.forward(seen, training=True)
+    expected = ((y > 0) & (y < 6 if layer.get_config().get("max_value") else True)).astype("f4")
+    gone = weakref.ref(y), weakref.ref(seen)
+    del y, seen
+    if registry.engine_names("cpu")[0] == "cpu:jit":
+        assert [ref() for ref in gone] == [None, None]
+    np.testing.assert_array_equal(backward(dy), expected)
 
 
 def test_relu_with_all_arguments() -> None:

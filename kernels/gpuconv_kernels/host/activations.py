@@ -59,7 +59,7 @@ def forward(x: Array, y: Array, kind: str, alpha: float = 0.0) -> None:
     ``x`` has any strides, ``y`` is C-contiguous and of its shape; they may be the same array.
     """
     x = np.ascontiguousarray(x)
-    _run_flat(unary(name_of(y.dtype), kind), y.size, address(x), address(y), float(alpha))
+    run_flat(unary(name_of(y.dtype), kind), y.size, address(x), address(y), float(alpha))
 
 
 def backward(dy: Array, z: Array, dx: Array, kind: str, alpha: float = 0.0) -> None:
@@ -69,7 +69,7 @@ def backward(dy: Array, z: Array, dx: Array, kind: str, alpha: float = 0.0) -> N
     """
     dy, z = np.ascontiguousarray(dy), np.ascontiguousarray(z)
     kernel = binary(name_of(dx.dtype), kind)
-    _run_flat(kernel, dx.size, address(dy), address(z), address(dx), float(alpha))
+    run_flat(kernel, dx.size, address(dy), address(z), address(dx), float(alpha))
 
 
 def add_bias(y: Array, bias: Array, kind: str | None = None, alpha: float = 0.0) -> None:
@@ -94,7 +94,8 @@ def add_bias(y: Array, bias: Array, kind: str | None = None, alpha: float = 0.0)
     )
 
 
-def _run_flat(kernel: Any, size: int, *arguments: Any) -> None:
+def run_flat(kernel: Any, size: int, *arguments: Any) -> None:
+    """Run a kernel of ``arguments``, the ``size`` of a row and the numbers of a task."""
     if size:
         task = _task_of(size)
         run(kernel, -(-size // task), *arguments, size, task)
