@@ -36,7 +36,7 @@ from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, view
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import fold_of, name_of
-from gpuconv_kernels.host.target import ITEMSIZE, inlined
+from gpuconv_kernels.host.target import ITEMSIZE, inlined, wide_loops
 
 Array = Any
 
@@ -53,6 +53,8 @@ _HEAD: Final = 4
 """Long rows whose mean is a task's centre."""
 SLAB: Final = 32
 """Long rows that are summed in the number's own precision."""
+_TOGETHER: Final = 4
+"""Long rows that are read at a time: sums are loaded and stored once for all of them."""
 
 
 def sum_channels(x: Array, sums: Array) -> None:
@@ -134,6 +136,7 @@ def define(dtype: str, kind: str) -> Callable[..., None]:
     itemsize, array, number = ITEMSIZE[dtype], view(dtype), np.dtype(dtype).type
     plain, own_centre = kind == PLAIN, kind == DEVIATIONS
     add_row, find_centre = _add_row(dtype, kind), _find_centre(dtype)
+    add_rows = _add_rows(dtype, kind)
     numbers = _NUMBERS[kind]
 
     def sum_rows(counter, tasks, x, second, mean, partial, rows, channels, fold):  # type: ignore[no-untyped-def]
@@ -156,7 +159,10 @@ def define(dtype: str, kind: str) -> Callable[..., None]:
             to = results + 8 * channels if own_centre else results
             for slab in range(0, count, SLAB * width):
                 end = min(slab + SLAB * width, count)
-                for i in range(slab, end, width):
+                whole = (end - slab) // (_TOGETHER * width) * _TOGETHER * width
+                for i in range(slab, slab + whole, _TOGETHER * width):
+                    add_rows(a + i * itemsize, b + i * itemsize, centre, first_sums, second_sums)
+                for i in range(slab + whole, end, width):
                     here = min(width, end - i)
                     add_row(
                         a + i * itemsize, b + i * itemsize, here, centre, first_sums, second_sums
@@ -230,6 +236,41 @@ def _add_row(dtype: str, kind: str) -> Any:
             for i in range(width):
                 first[i] += a0[i]
                 second[i] += a0[i] * (b0[i] - centre[i])
+
+    return add
+
+
+def _add_rows(dtype: str, kind: str) -> Any:
+    itemsize, array = ITEMSIZE[dtype], view(dtype)
+    plain, deviations = kind == PLAIN, kind == DEVIATIONS
+    widen = wide_loops(dtype)
+
+    @inlined
+    def add(a, b, centre, first, second):  # type: ignore[no-untyped-def]
+        """Add so many rows, one after the other: with the same bits as row by row."""
+        widen()
+        width = len(first)
+        step = width * itemsize
+        a0, a1 = array(a, width), array(a + step, width)
+        a2, a3 = array(a + 2 * step, width), array(a + 3 * step, width)
+        if plain:
+            for i in range(width):
+                first[i] = (((first[i] + a0[i]) + a1[i]) + a2[i]) + a3[i]
+        elif deviations:
+            for i in range(width):
+                d0, d1 = a0[i] - centre[i], a1[i] - centre[i]
+                d2, d3 = a2[i] - centre[i], a3[i] - centre[i]
+                first[i] = (((first[i] + d0) + d1) + d2) + d3
+                second[i] = (((second[i] + d0 * d0) + d1 * d1) + d2 * d2) + d3 * d3
+        else:
+            b0, b1 = array(b, width), array(b + step, width)
+            b2, b3 = array(b + 2 * step, width), array(b + 3 * step, width)
+            for i in range(width):
+                first[i] = (((first[i] + a0[i]) + a1[i]) + a2[i]) + a3[i]
+                second[i] = (
+                    ((second[i] + a0[i] * (b0[i] - centre[i])) + a1[i] * (b1[i] - centre[i]))
+                    + a2[i] * (b2[i] - centre[i])
+                ) + a3[i] * (b3[i] - centre[i])
 
     return add
 
