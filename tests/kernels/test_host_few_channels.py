@@ -135,6 +135,22 @@ def test_lines_that_are_not_contiguous() -> None:
     assert (room == -7).all()
 
 
+@pytest.mark.parametrize("filters", [1, 3, 6, 9, 21, 70, 129])
+def test_lanes_that_are_no_filters_are_left_alone(filters: int) -> None:
+    """Between pixels of y lie numbers of others, which the last vector reaches over."""
+    pads = ((1, 1), (0, 2))
+    g = ConvGeometry(2, 5, filters, (9, 30), (3, 3), (1, 1), (1, 1), pads, 1)
+    x, w, bias, other = operands(g)
+    room = np.full((2, 9, 30, filters + 40), -7, "float32")
+    y, residual = room[..., 3 : 3 + filters], np.full_like(room, np.nan)[..., 3 : 3 + filters]
+    residual[...] = other
+    want = np.maximum(reference.conv(x, w, bias, **words(g)) + other, 0)
+    direct.conv_forward(x, w, bias, y, g, Activation("relu"), None, residual)
+    assert_exact(y, want)
+    y[...] = -7
+    assert (room == -7).all()
+
+
 def test_the_bits_do_not_depend_on_threads_or_neighbours() -> None:
     """Nor on where bands, stretches and tiles begin: an image alone gives what it gives in many."""
     g = ConvGeometry(5, 3, 40, (23, 50), (3, 5), (1, 2), (1, 1), ((1, 1), (2, 2)), 1)

@@ -14,7 +14,8 @@ distance apart, which the micro-kernel has as a constant::
 
 A task is a band of lines of one image, or a stretch of such lines. It copies what it needs of x,
 with zeros at both ends, unless there is no padding; a line of taps outside of the image is left
-out. Each number is summed in a fixed order.
+out. Each number is summed in a fixed order. The last filters have a micro-kernel of their own,
+which is no wider than it has to be and leaves out the lanes that are no filters.
 
 Limits: as :func:`pays` says.
 """
@@ -38,13 +39,13 @@ from gpuconv_kernels.host.few_channels import can_join, copy_lines
 from gpuconv_kernels.host.finishing import Finish
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, copy, put_at
-from gpuconv_kernels.host.microkernel import most_vectors, rows_for, vectors_across
+from gpuconv_kernels.host.microkernel import rows_for, vectors_across
 from gpuconv_kernels.host.microkernel_code import PixelKernel, Sums
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.parts import call, part
 from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, host
-from gpuconv_kernels.host.vectors import Width, even, width_for
+from gpuconv_kernels.host.vectors import Width, even
 from gpuconv_kernels.host.winograd_tiles import offsets_of
 from gpuconv_kernels.threads import threads
 
@@ -88,15 +89,19 @@ class Cut:
     """How the work is cut.
 
     Attributes:
-        width: of the micro-kernel; ``rows``: its pixels.
-        blocks: of filters; the last one is moved back.
+        width: of the micro-kernel; ``last``: of that of the last filters; ``left_out``: lanes of
+            its last vector that are none; ``rows``: pixels of both.
+        blocks: of filters.
         lines, bands: of a band, and how many of them.
         pixels, stretches: of a line that a task computes; the last one is moved back.
         offsets: where in a thread's memory its parts begin: packed weights, what the sums begin
-            with, lines of x and weights (two words each), copied lines; at last the size of all.
+            with, lines of x and weights (two words each, once more for the last filters), copied
+            lines; at last the size of all.
     """
 
     width: Width
+    last: Width
+    left_out: int
     rows: int
     blocks: int
     lines: int
@@ -110,8 +115,9 @@ class Cut:
 def cut(g: Any, dtype: str, of: Host, count: int, whole: bool = False) -> Cut:
     """Cut a ``ConvGeometry`` for ``count`` threads; ``whole``: tasks have whole lines."""
     itemsize = ITEMSIZE[dtype]
-    width = width_for(g.out_channels, dtype, of, most_vectors(of))
+    width, last = _widths(g.out_channels, dtype, of)
     blocks = -(-g.out_channels // width.channels)
+    room = (blocks - 1) * width.channels + last.channels
     rows, tiles = even(g.output[-1], rows_for(width.vectors, of))
     extents = extents_of(g)
     (depth, height, _), (k0, k1, k2) = extents.output, extents.kernel
@@ -131,13 +137,25 @@ def cut(g: Any, dtype: str, of: Host, count: int, whole: bool = False) -> Cut:
     across = (pixels - 1) * stride[2] + k2
     offsets = offsets_of(
         [
-            math.prod(g.kernel) * g.in_channels * blocks * width.channels * itemsize,
-            g.out_channels * itemsize,
-            16 * k0 * k1,
+            math.prod(g.kernel) * g.in_channels * room * itemsize,
+            room * itemsize,
+            2 * 16 * k0 * k1,
             k0 * reached * across * g.in_channels * itemsize,
         ]
     )
-    return Cut(width, rows, blocks, lines, bands, pixels, stretches, tuple(offsets))
+    left_out = room - g.out_channels
+    return Cut(
+        width, last, left_out, rows, blocks, lines, bands, pixels, stretches, tuple(offsets)
+    )  # fmt: skip
+
+
+def _widths(filters: int, dtype: str, of: Host) -> tuple[Width, Width]:
+    """Of the micro-kernel, and of that of the last filters; of narrower vectors if one is wide."""
+    lanes = of.lanes(dtype)
+    while lanes // 2 >= filters:
+        lanes //= 2
+    vectors, last = vectors_across(filters, dtype, of)
+    return Width(lanes, vectors), Width(lanes, last)
 
 
 def _tasks(g: Any, c: Cut) -> int:
@@ -181,20 +199,23 @@ def conv_forward(
     if packed is not None:
         w = packed
         kept, last = (v * of.lanes(dtype) for v in vectors_across(g.out_channels, dtype, of))
-    micro_kernel = line_kernel(
-        dtype, of, c.width, c.rows, g.stride[-1] * of_pixel, g.kernel[-1] * g.in_channels
-    )
+    taps = (g.stride[-1] * of_pixel, g.kernel[-1] * g.in_channels)
+    last_kernel = line_kernel(dtype, of, c.last, c.rows, *taps, left_out=c.left_out)
+    micro_kernel = last_kernel
+    if c.blocks > 1:
+        micro_kernel = line_kernel(dtype, of, c.width, c.rows, *taps)
     run(
         _kernel(dtype),
         _tasks(g, c),
         micro_kernel,
+        last_kernel,
         address(x),
         address(w),
         0 if bias is None else address(bias),
         address(y),
         *finish,
         (g.in_channels, g.out_channels, kept, last, int(in_place)),
-        (c.width.channels, c.blocks, c.lines, c.bands, c.pixels, c.stretches),
+        (c.width.channels, c.last.channels, c.blocks, c.lines, c.bands, c.pixels, c.stretches),
         *extents_of(g),
         (x.strides[0], *three(x.strides[1:-1], 0)),
         (y.strides[0], *three(y.strides[1:-1], 0)),
@@ -212,31 +233,35 @@ def define(dtype: str) -> Callable[..., None]:
     itemsize, put = ITEMSIZE[dtype], put_at("int64")
 
     def convolve(  # type: ignore[no-untyped-def]
-        counter, tasks, micro_kernel, x, w, bias, y, finish, function, alpha,
+        counter, tasks, micro_kernel, last_kernel, x, w, bias, y, finish, function, alpha,
         sizes, cut, input, output, stride, dilation, before, kernel, x_steps, y_steps, offsets,
     ):  # fmt: skip
         # finish, function, alpha: a Finish; sizes: (channels, filters, how many of them follow each
         # other in w, and of the last ones, whether x is read in place); cut: (filters of a block,
-        # blocks, lines of a band, bands, pixels of a stretch, stretches); steps in bytes: (image,
-        # depth, height, width); offsets: as of Cut
+        # of the last one with the lanes that are none, blocks, lines of a band, bands, pixels of a
+        # stretch, stretches); steps in bytes: (image, depth, height, width); offsets: as of Cut
         channels, filters, kept, last, in_place = sizes
-        width, blocks, lines, bands, pixels, stretches = cut
+        width, last_width, blocks, lines, bands, pixels, stretches = cut
         steps = kernel[0] * kernel[1] * kernel[2] * channels
         of_pixel = channels * itemsize
-        of_taps = kernel[2] * channels * width * itemsize  # weights of a line of taps
-        of_block = kernel[0] * kernel[1] * of_taps
+        of_taps = kernel[2] * channels * itemsize  # a filter's weights of a line of taps
+        of_block = steps * width * itemsize
+        last_block = (blocks - 1) * of_block
+        table_bytes = 16 * kernel[0] * kernel[1]
         reached = (lines - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1
         across = (pixels - 1) * stride[2] + kernel[2]
         memory = np.empty(offsets[4] + LINE, np.uint8)
         to = -(-memory.ctypes.data // LINE) * LINE
-        clear(to + offsets[1], filters * itemsize)
+        clear(to + offsets[1], ((blocks - 1) * width + last_width) * itemsize)
         if bias:
             copy(to + offsets[1], bias, filters * itemsize)
         # In w all steps of ``kept`` filters come before the next ones; a block may lie in several.
         for block in range(blocks):
+            room = width if block < blocks - 1 else last_width
             for step in range(steps):
-                f = min(block * width, filters - width)
-                end = f + width
+                f = block * width
+                end = min(f + room, filters)
+                none = (f + room - end) * itemsize
                 while f < end:
                     skipped = f // kept * kept
                     beside = last if skipped + kept >= filters else kept
@@ -245,11 +270,14 @@ def define(dtype: str) -> Callable[..., None]:
                     copy(to, w + at * itemsize, count * itemsize)
                     to += count * itemsize
                     f += count
+                clear(to, none)
+                to += none
         task = take(counter)
         while task < tasks:
             # In the loop: memory is freed where the compiler sees an array for the last time.
             packed = -(-memory.ctypes.data // LINE) * LINE
             start, table, copied = packed + offsets[1], packed + offsets[2], packed + offsets[3]
+            last_table = table + table_bytes
             p2, rest = min(task % stretches * pixels, output[2] - pixels), task // stretches
             first, rest = rest % bands * lines, rest // bands
             p0, image = rest % output[0], rest // output[0]
@@ -271,16 +299,20 @@ def define(dtype: str) -> Callable[..., None]:
                         if in_place:
                             at = x + image * x_steps[0] + q0 * x_steps[1] + q1 * x_steps[2]
                             at += left * of_pixel
+                        t = t0 * kernel[1] + t1
                         put(table, 2 * met, at)
-                        put(table, 2 * met + 1, packed + (t0 * kernel[1] + t1) * of_taps)
+                        put(table, 2 * met + 1, packed + t * of_taps * width)
+                        put(last_table, 2 * met, at)
+                        put(last_table, 2 * met + 1, packed + last_block + t * of_taps * last_width)
                         met += 1
                 line = y + image * y_steps[0] + p0 * y_steps[1] + p1 * y_steps[2]
                 line += p2 * y_steps[3]
                 for block in range(blocks):
-                    f = min(block * width, filters - width) * itemsize
+                    is_last, f = block == blocks - 1, block * width * itemsize
                     call(
-                        micro_kernel, table, met, block * of_block, pixels, line + f, y_steps[3],
-                        start + f, finish, 0, 0, 0, 0,
+                        last_kernel if is_last else micro_kernel,
+                        last_table if is_last else table, met, 0 if is_last else block * of_block,
+                        pixels, line + f, y_steps[3], start + f, finish, 0, 0, 0, 0,
                     )  # fmt: skip
                 if function:
                     together = pixels if y_steps[3] == filters * itemsize else 1
@@ -296,8 +328,9 @@ def define(dtype: str) -> Callable[..., None]:
 
 @functools.cache
 def line_kernel(
-    dtype: str, of: Host, width: Width, rows: int, pitch: int, steps: int, unrolled: int = 0
-) -> int:
+    dtype: str, of: Host, width: Width, rows: int, pitch: int, steps: int, unrolled: int = 0,
+    left_out: int = 0,
+) -> int:  # fmt: skip
     """Return the address of the micro-kernel for a line of pixels, for :func:`parts.call`.
 
     ``call(address, table, lines, shift, pixels, y, y_step, bias, finish, 0, 0, 0, 0)``
@@ -313,6 +346,7 @@ def line_kernel(
     - ``finish``: as of :func:`microkernel.pixel_kernel`.
 
     ``unrolled`` steps are written out; 0: those of a line, or some of them where they are many.
+    ``left_out`` lanes of the last vector are no results; of weights and bias they are read, too.
     """
     unrolled = unrolled or (steps if steps <= _MOST_UNROLLED else _UNROLLED)
     narrow = Host(width.lanes * ITEMSIZE[dtype], of.registers)
@@ -320,7 +354,7 @@ def line_kernel(
     @intrinsic
     def inside(typing_context, n0, n1, n2, n3, n4, n5, n6, n7):  # type: ignore[no-untyped-def]
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            taps = (pitch, steps, unrolled)
+            taps = (pitch, steps, unrolled, left_out)
             LineKernel(*taps, dtype, narrow, rows, width.vectors, builder, arguments)
             return context.get_dummy_value()
 
@@ -333,7 +367,7 @@ def line_kernel(
     ):
         emit(table, lines, shift, pixels, y, y_step, bias, finish)
 
-    return part(line, dtype, of, tuple(width), rows, pitch, steps, unrolled)
+    return part(line, dtype, of, tuple(width), rows, pitch, steps, unrolled, left_out)
 
 
 class LineKernel(PixelKernel):
@@ -342,8 +376,8 @@ class LineKernel(PixelKernel):
     If these are more than ``unrolled``, so many at a time are written out.
     """
 
-    def __init__(self, pitch: int, count: int, unrolled: int, *rest: Any) -> None:
-        self.pitch, self.count, self.unrolled = pitch, count, unrolled
+    def __init__(self, pitch: int, count: int, unrolled: int, left_out: int, *rest: Any) -> None:
+        self.pitch, self.count, self.unrolled, self.left_out = pitch, count, unrolled, left_out
         super().__init__(*rest)
 
     def _emit(self, arguments: Sequence[ir.Value]) -> None:
@@ -351,6 +385,8 @@ class LineKernel(PixelKernel):
             self.table, self.segments, self.shift, pixels, y, self.y_step, self.bias, self.finish,
         ) = arguments  # fmt: skip
         b = self.builder
+        if self.left_out:
+            self.is_whole, self.stored = ir.IntType(1)(0), self._int(self.lanes - self.left_out)
         before = b.block
         head, body, after = (b.append_basic_block(n) for n in ("tiles", "tile", "done"))
         b.branch(head)
@@ -366,7 +402,7 @@ class LineKernel(PixelKernel):
         bias = [self._load(self.bias, n) for n in range(self.vectors)]
         sums = {(m, n): bias[n] for m, n in self.cells}
         sums = self._repeat(self.segments, sums, self._line)
-        self._store(self._finished(sums))
+        (self._store_some if self.left_out else self._store)(self._finished(sums))
         tile.add_incoming(b.add(tile, self._int(self.rows)), b.block)
         b.branch(head)
         b.position_at_end(after)
