@@ -30,6 +30,10 @@ GEOMETRIES = {
     "depth": ConvGeometry(
         2, 12, 5, (4, 6, 7), (2, 3, 3), (1, 2, 1), (1, 1, 1), ((1, 0), (1, 1), (1, 1))
     ),
+    "one end of lines": ConvGeometry(4, 18, 9, (15, 15), (2, 2), (1, 1), (1, 1), ((1, 0), (1, 0))),
+    "one end in each phase": ConvGeometry(
+        4, 9, 18, (30, 30), (4, 4), (2, 2), (1, 1), ((1, 1), (1, 1))
+    ),
     "a line": ConvGeometry(2, 9, 5, (40,), (8,), (4,), (1,), ((2, 3),)),
     "several chunks": ConvGeometry(4, 40, 150, (12, 12), (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))),
     "the kernel is the image": ConvGeometry(

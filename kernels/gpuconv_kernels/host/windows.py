@@ -177,7 +177,7 @@ def define() -> Callable[..., None]:
         p1, line = line % output1, line // output1
         lines_before = p1
         p0, image = line % output0, line // output0
-        outside = False
+        outside = copied = False  # a pixel's taps, of this block; and of the last line of it
         i = 0
         while i < here:
             run = min(output2 - p2, here - i)
@@ -198,7 +198,8 @@ def define() -> Callable[..., None]:
                 + p2 * word(y_steps, 3),
                 word(y_steps, 3), line_inside, reach2,
             )  # fmt: skip
-            if not (line_inside and q2 >= 0 and q2 + (run - 1) * stride2 < reach2):
+            reaches_out = not (line_inside and q2 >= 0 and q2 + (run - 1) * stride2 < reach2)
+            if reaches_out:
                 outside = True
                 if of_margins:
                     nth = (skipped + i) // output2
@@ -206,7 +207,7 @@ def define() -> Callable[..., None]:
                     for t in range(taps):
                         t0, t1 = t // kernel1, t % kernel1
                         at0, at1 = q0 + t0 * dilation0, q1 + t1 * dilation1
-                        known = shared and nth > 0 and p1 > 0 and t1 < kernel1 - 1
+                        known = shared and copied and p1 > 0 and t1 < kernel1 - 1
                         within = at0 >= 0 and at0 < input0 and at1 >= 0 and at1 < input1
                         if within and not known:
                             copy_margins(
@@ -216,6 +217,7 @@ def define() -> Callable[..., None]:
                                 left, right_from, right, word(extents, 14), input2 + joined - 1,
                                 of_pixel,
                             )  # fmt: skip
+            copied = reaches_out
             i += run
             p2 = 0
             p1 += 1  # divisions take longer than writing the run
