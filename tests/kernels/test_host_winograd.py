@@ -146,20 +146,24 @@ def test_other_vectors_dtypes_and_tiles(vectors_of, of, dtype, m):
                 assert_exact(actual, wanted)
 
 
-def only(monkeypatch, in_parts):
-    """Elements are computed two rows at a time, or all at once."""
+def only(monkeypatch, at_a_time):
+    """So many rows of elements are computed at a time; None: all."""
     for module in (winograd_cut, winograd_gradient):
         cuts = module._cuts
-        monkeypatch.setattr(
-            module, "_cuts", lambda *of, cuts=cuts: (c for c in cuts(*of) if c.in_parts == in_parts)
-        )
+
+        def some(*of, cuts=cuts):
+            m = of[0].m if len(of) == 1 else of[3]
+            passes = (m + 2) // at_a_time if at_a_time else 1
+            return (c for c in cuts(*of) if c.passes == passes)
+
+        monkeypatch.setattr(module, "_cuts", some)
     winograd_cut.best.cache_clear()
     winograd_gradient._plan.cache_clear()
 
 
-@pytest.fixture
-def in_parts(monkeypatch):
-    only(monkeypatch, True)
+@pytest.fixture(params=[2, 1])
+def in_parts(monkeypatch, request):
+    only(monkeypatch, request.param)
 
 
 @pytest.mark.parametrize("m", [2, 4])
@@ -269,10 +273,10 @@ def ways(g, m, count):
     return [winograd_cut._plan(of, cut) for cut in dict.fromkeys(winograd_cut._cuts(of))]
 
 
-@pytest.mark.parametrize(("count", "in_parts"), [(1, False), (2, False), (3, False), (2, True)])
-def test_all_ways_of_cutting_give_the_same_bits(monkeypatch, count, in_parts):
-    """Of those that compute all elements at once, and of those that do not."""
-    only(monkeypatch, in_parts)
+@pytest.mark.parametrize(("count", "at_a_time"), [(1, None), (2, None), (3, None), (2, 2), (2, 1)])
+def test_all_ways_of_cutting_give_the_same_bits(monkeypatch, count, at_a_time):
+    """Of those that compute as many rows of elements at a time."""
+    only(monkeypatch, at_a_time)
     lanes = WIDE.lanes("float32")
     g = layer(2, 2 * lanes + 1, 5 * lanes + 2, 13, 22)
     x, w, bias, dy = values(g, np.float32)
@@ -289,18 +293,18 @@ def test_all_ways_of_cutting_give_the_same_bits(monkeypatch, count, in_parts):
     assert any(p.cut.held > p.cut.chunk for p in plans), "patches that serve several chunks"
     assert len({p.cut.vectors for p in plans}) > 1
     set_threads(count)
-    for plan in plans if count == 2 and not in_parts else ways(g, 4, count)[::5]:
+    for plan in plans if count == 2 and not at_a_time else ways(g, 4, count)[::5]:
         monkeypatch.setattr(winograd, "best", lambda of, limit, plan=plan: plan)
         again = np.full_like(y, np.nan)
         winograd.conv_forward(x, w, bias, again, g, None, 4)
         assert again.tobytes() == y.tobytes(), plan
 
 
-@pytest.mark.parametrize("in_parts", [False, True])
+@pytest.mark.parametrize("at_a_time", [None, 2, 1])
 def test_the_bits_depend_neither_on_threads_nor_on_when_filters_are_transformed(
-    monkeypatch, in_parts
+    monkeypatch, at_a_time
 ):
-    only(monkeypatch, in_parts)
+    only(monkeypatch, at_a_time)
     monkeypatch.setattr(winograd_gradient, "_PARTS", (2,))
     monkeypatch.setattr(winograd_gradient, "_LEAST_TILES", 25)
     monkeypatch.setattr(winograd_gradient, "_GROUPS", (8,))

@@ -24,7 +24,8 @@ some of the filters; what it needs in between stays in the cache of its core::
 
 Where arrays are small beside all that, two of the ``t`` rows of elements are computed at a time,
 from the patches to the outputs, to which each part adds what it gives: a third of the memory for
-t = 6, for half as many transforms more. Rows belong together whose points are opposite.
+t = 6, for half as many transforms more. Rows belong together whose points are opposite. One row at
+a time takes half of that memory, and reads and adds twice as often.
 
 backward_input is the same kernel: a convolution of ``dy`` with the taps in reverse order, the
 weights transposed while they are transformed.
@@ -154,7 +155,7 @@ def plan(
     if count == 2 and not kept:
         return usual
     # Sums of parts are rounded otherwise: whether there are any depends on neither.
-    return best(replace(layer, kept=kept, count=count, in_parts=usual.cut.in_parts), limit)
+    return best(replace(layer, kept=kept, count=count, passes=usual.cut.passes), limit)
 
 
 # --- the operations ------------------------------------------------------------------------
@@ -233,7 +234,7 @@ def _convolve(
     shared, scratch = aligned(how.shared), aligned(how.slots * how.offsets[-1])
     words = np.zeros(2 * _APART + sum(how.tickets), np.int64)
     run(
-        convolution(dtype, of, m, c.in_parts),
+        convolution(dtype, of, m, c.passes),
         how.slots,
         address(x),
         address(w),
@@ -274,23 +275,23 @@ def _convolve(
 
 
 @functools.cache
-def convolution(dtype: str, host: Host, m: int, in_parts: bool = False) -> Any:
-    """Return the compiled kernel for tiles of ``m`` x ``m``, whose elements are all computed at
-    once or ``in_parts``."""
-    return Kernel(define(dtype, host, m, in_parts), dtype, host, m, in_parts)
+def convolution(dtype: str, host: Host, m: int, passes: int = 1) -> Any:
+    """Return the compiled kernel for tiles of ``m`` x ``m``, whose elements are computed in so many
+    ``passes``."""
+    return Kernel(define(dtype, host, m, passes), dtype, host, m, passes)
 
 
-def define(dtype: str, host: Host, m: int, in_parts: bool) -> Callable[..., None]:
+def define(dtype: str, host: Host, m: int, passes: int) -> Callable[..., None]:
     """Return the kernel as a plain function; see :func:`convolution`."""
     lanes, itemsize, vector_bytes = host.lanes(dtype), ITEMSIZE[dtype], host.vector_bytes
     patch_pixels, pixels = (m + 2) ** 2, m * m
-    passes = len(parts_of(m)) if in_parts else 1
     elements, in_row = patch_pixels // passes, m + 2
-    patch_in = transform_input(dtype, host, m, in_parts)
+    element_rows = tuple(row for part in parts_of(m, passes) for row in part)
+    patch_in = transform_input(dtype, host, m, passes)
     patch_in = tail_padded(dtype, host, patch_in, patch_pixels)
-    tile_out = transform_output(dtype, host, m, in_parts)
+    tile_out = transform_output(dtype, host, m, passes)
     add_pixels = add_residual(dtype, host, m)
-    filters_in = transform_block(dtype, host, m, in_parts)
+    filters_in = transform_block(dtype, host, m, passes)
     number, put, zero = number_at(dtype), put_at(dtype), np.dtype(dtype).type(0)
     inside = bounded(dtype)
     word, put_word = number_at("int64"), put_at("int64")
@@ -442,11 +443,9 @@ def define(dtype: str, host: Host, m: int, in_parts: bool) -> Callable[..., None
                                             )  # fmt: skip
                                 for e in range(elements):
                                     e_stored = e
-                                    if in_parts and kept:  # all elements are there: see parts_of
-                                        row = 2 * p - (p > 0) if e < in_row else 2 * p
-                                        if p == 0 and e >= in_row:
-                                            row = in_row - 1
-                                        e_stored = row * in_row + e % in_row
+                                    if passes > 1 and kept:  # all elements are there
+                                        e_row = element_rows[(p * elements + e) // in_row]
+                                        e_stored = e_row * in_row + e % in_row
                                     for q in range(blocks):
                                         multiply(
                                             kernel,

@@ -21,6 +21,7 @@ from gpuconv_kernels.host.microkernel import rows_for, vectors_for
 from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, second_level_cache
 from gpuconv_kernels.host.winograd_filters import packed_bytes, transformed_bytes
 from gpuconv_kernels.host.winograd_tiles import apart, offsets_of, up
+from gpuconv_kernels.host.winograd_transforms import passes_of
 
 _CHUNK_BYTES = 24 * 1024
 """Filters of one element and one chunk: should stay in the L1 cache while tiles stream by."""
@@ -48,8 +49,8 @@ _OUTSIDE = 0.25
 """more where a task's patches and products are too many for its L2 cache."""
 _NARROW = 0.15
 """more where fewer vectors are computed together than the registers hold."""
-_IN_PARTS = 1.3
-"""Transforms take so many times as long where they compute a part of the elements at a time."""
+_PASS = 0.15
+"""Transforms take such a part more for each pass but the first over their elements."""
 _MEETING = 700_000
 """Threads wait for each other."""
 
@@ -68,7 +69,7 @@ class Cut:
         chunk: channels of a chunk of the sum, a multiple of a vector's lanes.
         held: channels whose transformed patches are in memory at once: a chunk, or all.
         own: whether every task transforms the filters of its chunks itself.
-        in_parts: whether two rows of elements are computed at a time, or all.
+        passes: how many parts the elements of tiles are computed in, one after the other.
     """
 
     vectors: int
@@ -82,16 +83,11 @@ class Cut:
     chunk: int
     held: int
     own: bool = False
-    in_parts: bool = False
+    passes: int = 1
 
     def elements(self, m: int) -> int:
         """That are computed at a time."""
-        return elements_of(m, self.in_parts)
-
-
-def elements_of(m: int, in_parts: bool) -> int:
-    """Elements of a tile that are computed at a time."""
-    return (m + 2) * (2 if in_parts else m + 2)
+        return (m + 2) ** 2 // self.passes
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,7 @@ class Layer:
         dtype: of the numbers.
         of: the vectors of the CPU.
         count: of threads.
-        in_parts: whether two rows of elements are computed at a time; None: what is better.
+        passes: how many parts elements are computed in; None: what is better.
     """
 
     tiles: int
@@ -116,7 +112,7 @@ class Layer:
     dtype: str
     of: Host
     count: int
-    in_parts: bool | None = None
+    passes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -174,19 +170,19 @@ def excess(workspace: int, limit: int | None) -> float:
 
 
 def _cuts(of: Layer) -> Iterator[Cut]:
-    for in_parts in (False, True) if of.in_parts is None else (of.in_parts,):
-        for c in _cuts_of(of, in_parts):
-            yield replace(c, in_parts=in_parts)
+    for passes in passes_of(of.m) if of.passes is None else (of.passes,):
+        for c in _cuts_of(of, passes):
+            yield replace(c, passes=passes)
 
 
-def _cuts_of(of: Layer, in_parts: bool) -> Iterator[Cut]:
+def _cuts_of(of: Layer, passes: int) -> Iterator[Cut]:
     lanes, itemsize = of.of.lanes(of.dtype), ITEMSIZE[of.dtype]
     channels = up(of.channels, lanes)
     usual = vectors_for(of.filters, of.dtype, of.of)
     for vectors in {usual} if of.kept else {usual, min(usual, 2)}:
         width, rows = vectors * lanes, rows_for(vectors, of.of)
         widths = -(-of.filters // width)
-        tile_bytes = elements_of(of.m, in_parts) * width * itemsize
+        tile_bytes = (of.m + 2) ** 2 // passes * width * itemsize
         most = max(lanes, _CHUNK_BYTES // (width * itemsize) // lanes * lanes)
 
         def chunks(span: int, most: int = most) -> int:
@@ -264,9 +260,7 @@ def _plan(of: Layer, c: Cut) -> Plan:
     )
     filters_at = 0
     if not of.kept and not c.own:
-        filters_at = transformed_bytes(
-            c.span, c.block, of.m, of.dtype, of.of, c.vectors, c.in_parts
-        )
+        filters_at = transformed_bytes(c.span, c.block, of.m, of.dtype, of.of, c.vectors, c.passes)
     shared = filters_at + (c.together * c.block // width * products if stay else 0)
     vectors = c.block // lanes
     for piece in ((_PIECE, c.vectors), (lanes, c.vectors), (lanes, 1)):
@@ -308,7 +302,7 @@ def _time(of: Layer, c: Cut) -> float:
     work = step * padded * pairs + (_READ_NEAR if near else _READ) * c.groups * pairs
     transforms = _PATCH_NUMBER * padded * of.channels * times
     transforms += _PRODUCT_NUMBER * of.tiles * of.filters
-    work += _IN_PARTS * transforms if c.in_parts else transforms
+    work += (1 + _PASS * (c.passes - 1)) * transforms
     # A phase ends when its last task does.
     units = c.together * c.parts
     work *= -(-units // of.count) * of.count / units / of.count

@@ -43,14 +43,14 @@ def transformed_bytes(
     dtype: str,
     of: Host,
     vectors: int | None = None,
-    in_parts: bool = False,
+    passes: int = 1,
 ) -> int:
     """Size of transformed filters, in blocks of the usual ``vectors`` for so many or of others.
 
-    ``in_parts``: of two rows of elements instead of all.
+    ``passes``: of one of so many parts of the elements.
     """
     width = (vectors or vectors_for(filters, dtype, of)) * of.lanes(dtype)
-    elements = (m + 2) * (2 if in_parts else m + 2)
+    elements = (m + 2) ** 2 // passes
     return -(-filters // width) * elements * apart(channels * width * ITEMSIZE[dtype])
 
 
@@ -136,7 +136,7 @@ def define(dtype: str, host: Host, m: int) -> Callable[..., None]:
 
 
 @functools.cache
-def transform_block(dtype: str, host: Host, m: int, in_parts: bool = False) -> Any:
+def transform_block(dtype: str, host: Host, m: int, passes: int = 1) -> Any:
     """Return ``f(w, tap, c_step, f_step, count, used, vectors, packed, u, row, step, part)``.
 
     It transforms ``count`` channels of ``used`` filters, and zeros for the rest of so many
@@ -146,7 +146,7 @@ def transform_block(dtype: str, host: Host, m: int, in_parts: bool = False) -> A
     lanes, itemsize = host.lanes(dtype), ITEMSIZE[dtype]
     vector_bytes = host.vector_bytes
     transpose = transpose_block(dtype, host)
-    filter_in = transform_filter(dtype, host, m, in_parts)
+    filter_in = transform_filter(dtype, host, m, passes)
     number, put, zero = number_at(dtype), put_at(dtype), np.dtype(dtype).type(0)
 
     def transform(w, tap, c_step, f_step, count, used, vectors, packed, u, row, step, part):  # type: ignore[no-untyped-def]

@@ -20,8 +20,8 @@ A task is a block of channels, a block of filters and some of the tiles::
             for 6 channels: micro-kernel: 6 x 64 sums += the group
     transform the sums
 
-Where memory is short, all this is done for two rows of elements at a time, each of which adds what
-it gives to ``dw``.
+Where memory is short, all this is done for two rows of elements at a time, or for one, each of
+which adds what it gives to ``dw``.
 
 How tiles are cut into groups and parts is decided by the shape and the limit of memory, and what
 they give is added in order, so the bits do not depend on the number of threads.
@@ -60,7 +60,7 @@ from gpuconv_kernels.host.winograd_tiles import (
     with_channels_together,
 )
 from gpuconv_kernels.host.winograd_transforms import (
-    parts_of,
+    passes_of,
     transform_filter_gradient,
     transform_input,
     transform_output_gradient,
@@ -89,10 +89,10 @@ _OUTSIDE = 0.25
 """More for each of them, where a task's memory is larger than its L2 cache."""
 _GRADIENT_NUMBER = 20
 """A number of the transformed gradient, which is transformed back and added to those of others."""
-_AGAIN = 20
-"""more where ``dw`` is read and written for each part of the elements."""
-_IN_PARTS = 1.3
-"""Transforms take so many times as long where they compute a part of the elements at a time."""
+_AGAIN = 10
+"""more for each pass but the first, for which ``dw`` is read and written again."""
+_PASS = 0.15
+"""Transforms take such a part more for each pass but the first over their elements."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Cut:
         channels: of a block, a multiple of a vector's lanes.
         group: tiles that are transformed together.
         span, parts: tiles of a part, a multiple of the group; how many parts.
-        in_parts: whether two rows of elements are computed at a time, or all.
+        passes: how many parts the elements of tiles are computed in, one after the other.
     """
 
     vectors: int
@@ -112,11 +112,11 @@ class Cut:
     group: int
     span: int
     parts: int
-    in_parts: bool
+    passes: int
 
     def elements(self, m: int) -> int:
         """That are computed at a time."""
-        return (m + 2) * (2 if self.in_parts else m + 2)
+        return (m + 2) ** 2 // self.passes
 
     def rows(self, of: Host) -> int:
         """Channels of the micro-kernel; few of them are computed for nothing."""
@@ -124,7 +124,7 @@ class Cut:
         return -(-self.channels // -(-self.channels // most))
 
 
-def _cuts(tiles: int, channels: int, filters: int, dtype: str, of: Host) -> Iterator[Cut]:
+def _cuts(tiles: int, channels: int, filters: int, m: int, dtype: str, of: Host) -> Iterator[Cut]:
     lanes, itemsize = of.lanes(dtype), ITEMSIZE[dtype]
     usual = vectors_for(filters, dtype, of)
     most = _BLOCK_BYTES // itemsize
@@ -137,8 +137,8 @@ def _cuts(tiles: int, channels: int, filters: int, dtype: str, of: Host) -> Iter
                 span = -(-tiles // parts)
                 group = -(-span // -(-span // size))
                 span = up(span, group)
-                for in_parts in (False, True):
-                    yield Cut(vectors, block, group, span, -(-tiles // span), in_parts)
+                for passes in passes_of(m):
+                    yield Cut(vectors, block, group, span, -(-tiles // span), passes)
 
 
 def _time(c: Cut, tiles: int, channels: int, filters: int, m: int, dtype: str, of: Host) -> float:
@@ -157,8 +157,8 @@ def _time(c: Cut, tiles: int, channels: int, filters: int, m: int, dtype: str, o
     numbers_of = {n: up(n, lanes) + (2 * lanes if n % lanes else 0) for n in (channels, filters)}
     transforms = numbers_of[channels] * along + numbers_of[filters] * across
     transforms *= _TILE_NUMBER * tiles
-    work += _IN_PARTS * transforms if c.in_parts else transforms
-    work += (_GRADIENT_NUMBER + (_AGAIN if c.in_parts else 0)) * pairs * c.parts
+    work += (1 + _PASS * (c.passes - 1)) * transforms
+    work += (_GRADIENT_NUMBER + _AGAIN * (c.passes - 1)) * pairs * c.parts
     tasks, time = across * along * c.parts, 0.0
     for count, weight in ((_THREADS, 0.9), (_MANY_THREADS, 0.1)):
         time += weight * work * -(-tasks // count) / tasks
@@ -213,7 +213,7 @@ def _plan(g: Any, m: int, limit: int | None, dtype: str, of: Host, count: int) -
         few = plan(c, _THREADS)
         return worth(few.time, few.workspace, limit)
 
-    return plan(min(dict.fromkeys(_cuts(tiles, channels, filters, dtype, of)), key=cost), count)
+    return plan(min(dict.fromkeys(_cuts(tiles, channels, filters, m, dtype, of)), key=cost), count)
 
 
 def estimate(geometry: Any, dtype: str, m: int, limit: int | None) -> float:
@@ -257,7 +257,7 @@ def conv_backward_weight(
     nothing = zeros((max(channels, filters) + width) * dw.itemsize)
     partial = np.empty((c.parts, *dw.shape), dtype) if c.parts > 1 else dw
     run(
-        gradient(dtype, of, m, c.in_parts),
+        gradient(dtype, of, m, c.passes),
         plan.blocks[0] * plan.blocks[1] * c.parts,
         address(x),
         address(dy),
@@ -284,23 +284,22 @@ def conv_backward_weight(
 
 
 @functools.cache
-def gradient(dtype: str, host: Host, m: int, in_parts: bool = False) -> Any:
-    """Return the compiled kernel for tiles of ``m`` x ``m``, whose elements are all computed at
-    once or ``in_parts``."""
-    return Kernel(define(dtype, host, m, in_parts), dtype, host, m, in_parts)
+def gradient(dtype: str, host: Host, m: int, passes: int = 1) -> Any:
+    """Return the compiled kernel for tiles of ``m`` x ``m``, whose elements are computed in so many
+    ``passes``."""
+    return Kernel(define(dtype, host, m, passes), dtype, host, m, passes)
 
 
-def define(dtype: str, host: Host, m: int, in_parts: bool) -> Callable[..., None]:
+def define(dtype: str, host: Host, m: int, passes: int) -> Callable[..., None]:
     """Return the kernel as a plain function; see :func:`gradient`."""
     lanes, itemsize, vector_bytes = host.lanes(dtype), ITEMSIZE[dtype], host.vector_bytes
     patch_pixels, pixels = (m + 2) ** 2, m * m
-    passes = len(parts_of(m)) if in_parts else 1
     elements = patch_pixels // passes
-    patch_in = transform_input(dtype, host, m, in_parts)
+    patch_in = transform_input(dtype, host, m, passes)
     patch_in = tail_padded(dtype, host, patch_in, patch_pixels)
-    tile_in = transform_output_gradient(dtype, host, m, in_parts)
+    tile_in = transform_output_gradient(dtype, host, m, passes)
     tile_in = tail_padded(dtype, host, tile_in, pixels)
-    taps_out = transform_filter_gradient(dtype, host, m, in_parts)
+    taps_out = transform_filter_gradient(dtype, host, m, passes)
     number, put, zero = number_at(dtype), put_at(dtype), np.dtype(dtype).type(0)
 
     def accumulate(  # type: ignore[no-untyped-def]

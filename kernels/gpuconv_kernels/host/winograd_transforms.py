@@ -95,36 +95,43 @@ def transposed(matrix: Matrix) -> Matrix:
 # --- the transforms that kernels call -----------------------------------------------------
 
 
-def parts_of(m: int) -> tuple[tuple[int, ...], ...]:
-    """The rows of elements that are computed together where not all are: opposite points.
+def passes_of(m: int) -> tuple[int, ...]:
+    """How many parts the elements of a tile may be computed in: one, two rows each, a row each."""
+    return 1, (m + 2) // 2, m + 2
 
-    The first and the last, then two by two; whatever belongs to a part is a plane of two rows.
+
+def parts_of(m: int, passes: int) -> tuple[tuple[int, ...], ...]:
+    """The rows of elements that are computed together, in so many ``passes``.
+
+    The first and the last come first, then two by two those of opposite points. The last part gives
+    something to all rows of outputs, so that it can finish them.
     """
-    return ((0, m + 1), *((i, i + 1) for i in range(1, m + 1, 2)))
+    rows = (0, m + 1, *range(1, m + 1))
+    each = len(rows) // passes
+    return tuple(rows[i : i + each] for i in range(0, len(rows), each))
 
 
 @functools.cache
-def transform_input(dtype: str, host: Host, m: int, in_parts: bool = False) -> Any:
+def transform_input(dtype: str, host: Host, m: int, passes: int = 1) -> Any:
     """Return ``f(table, shift, v, step, part)``: ``B^T x B`` of a patch.
 
     ``table`` is the address of ``t * t`` addresses of pixels, to each of which ``shift`` bytes are
-    added; element ``e`` of the result is stored ``e * step`` bytes after ``v``. ``in_parts``: only
-    the elements of a ``part`` are computed, whose number in :func:`parts_of` is given; else it is
-    not looked at.
+    added; element ``e`` of the result is stored ``e * step`` bytes after ``v``. Only the elements
+    of a ``part`` are computed, whose number in :func:`parts_of` is given.
     """
     b = matrices(m).b_transposed
-    return _by_part([_transform(dtype, host, b, b, i, True) for i in _kept(m, in_parts)])
+    return _by_part([_transform(dtype, host, b, b, i, True) for i in _kept(m, passes)])
 
 
 @functools.cache
-def transform_filter(dtype: str, host: Host, m: int, in_parts: bool = False) -> Any:
+def transform_filter(dtype: str, host: Host, m: int, passes: int = 1) -> Any:
     """Return ``f(w, step, u, u_step, part)``: ``G w G^T``, the 9 taps ``step`` apart."""
     g = matrices(m).g
-    return _by_part([_transform(dtype, host, g, g, i) for i in _kept(m, in_parts)])
+    return _by_part([_transform(dtype, host, g, g, i) for i in _kept(m, passes)])
 
 
 @functools.cache
-def transform_output(dtype: str, host: Host, m: int, in_parts: bool = False) -> Any:
+def transform_output(dtype: str, host: Host, m: int, passes: int = 1) -> Any:
     """Return ``f(products, step, table, shift, bias, finish, part)``: ``A^T M A``, plus ``bias``.
 
     ``table`` holds the addresses of ``m * m`` pixels; ``finish``: ``RELU``, ``SIX``, both or none.
@@ -134,21 +141,21 @@ def transform_output(dtype: str, host: Host, m: int, in_parts: bool = False) -> 
     return _by_part(
         [
             _transform(dtype, host, some, a, None, False, True, "there" if number else "bias")
-            for number, some in enumerate(_columns(a, m, in_parts))
+            for number, some in enumerate(_columns(a, m, passes))
         ],
         True,
     )
 
 
 @functools.cache
-def transform_output_gradient(dtype: str, host: Host, m: int, in_parts: bool = False) -> Any:
+def transform_output_gradient(dtype: str, host: Host, m: int, passes: int = 1) -> Any:
     """Return ``f(table, shift, v, step, part)``: ``A dy A^T`` of a tile, as the input's."""
     a = matrices(m).a
-    return _by_part([_transform(dtype, host, a, a, i, True) for i in _kept(m, in_parts)])
+    return _by_part([_transform(dtype, host, a, a, i, True) for i in _kept(m, passes)])
 
 
 @functools.cache
-def transform_filter_gradient(dtype: str, host: Host, m: int, in_parts: bool = False) -> Any:
+def transform_filter_gradient(dtype: str, host: Host, m: int, passes: int = 1) -> Any:
     """Return ``f(du, step, dw, tap_step, part)``: ``G^T dU G``, the 9 taps ``tap_step`` apart.
 
     All parts but the first are added to what is there.
@@ -157,21 +164,21 @@ def transform_filter_gradient(dtype: str, host: Host, m: int, in_parts: bool = F
     return _by_part(
         [
             _transform(dtype, host, some, g, plus="there" if number else None)
-            for number, some in enumerate(_columns(g, m, in_parts))
+            for number, some in enumerate(_columns(g, m, passes))
         ]
     )
 
 
-def _kept(m: int, in_parts: bool) -> tuple[tuple[int, ...] | None, ...]:
+def _kept(m: int, passes: int) -> tuple[tuple[int, ...] | None, ...]:
     """The rows of elements of each part; None: all."""
-    return parts_of(m) if in_parts else (None,)
+    return (None,) if passes == 1 else parts_of(m, passes)
 
 
-def _columns(matrix: Matrix, m: int, in_parts: bool) -> list[Matrix]:
+def _columns(matrix: Matrix, m: int, passes: int) -> list[Matrix]:
     """Of each part, the columns of a matrix that has one for each row of elements."""
-    if not in_parts:
+    if passes == 1:
         return [matrix]
-    return [tuple(tuple(row[i] for i in part) for row in matrix) for part in parts_of(m)]
+    return [tuple(tuple(row[i] for i in part) for row in matrix) for part in parts_of(m, passes)]
 
 
 def _by_part(transforms: Sequence[Any], finished: bool = False) -> Any:
@@ -237,6 +244,8 @@ def _transform(
             half.append(results if kept is None else [results[r] for r in kept])
         bias = plane.load(rest[0]) if plus == "bias" else None
         for r in range(len(half[0])):
+            if plus == "there" and not any(left[r]):
+                continue  # the part gives nothing to this row
             for c, value in enumerate(plane.product(right, [column[r] for column in half])):
                 place = plane.place(target, target_by, r * len(right) + c, to_table)
                 if plus is not None:
@@ -412,10 +421,10 @@ class _Plane:
 
 
 def _opposite(matrix: Matrix) -> list[int]:
-    """The first rows of pairs that differ in the signs of their odd terms only."""
+    """The first rows of pairs that differ in the signs of their odd terms, and only there."""
     found: list[int] = []
     for i in range(len(matrix) - 1):
         opposite = tuple(-v if j % 2 else v for j, v in enumerate(matrix[i]))
-        if matrix[i + 1] == opposite and i - 1 not in found:
+        if matrix[i] != matrix[i + 1] == opposite and i - 1 not in found:
             found.append(i)
     return found
