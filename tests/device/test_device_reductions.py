@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import device_mutants
 import numpy as np
 import pytest
 from device_mutants import mutant
@@ -114,3 +115,9 @@ def test_mistakes_are_noticed(memory, rng, old, new, which):
         return
     with pytest.raises(AssertionError):
         assert_exact(got, reference.sum_channels(dy))
+
+
+def test_no_broken_kernel_reaches_a_device(monkeypatch):
+    monkeypatch.setattr(device_mutants, "SIMULATED", False)
+    with pytest.raises(pytest.skip.Exception, match="may hang a device"):
+        mutant(reductions, "cuda.syncthreads()", "pass")
