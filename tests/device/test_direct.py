@@ -173,13 +173,17 @@ def test_backward_input_of_real_numbers(memory, rng):
 def test_weights_in_several_stages(memory, rng, monkeypatch, stride):
     """As where the weights of all kernel rows do not fit into shared memory together."""
     g = geometry((1, 5, 6, 2), (4, 3), 6, stride=stride, pads=2)
-    monkeypatch.setattr(halo, "SHARED_BYTES", 1100)
-    direct_plans.plan_of.cache_clear()
-    plan = direct_plans.plan_of(g, "float32")
+    rows = 0
+    for room in range(512, 8192, 64):  # a block of the simulator needs less than one of a device
+        monkeypatch.setattr(halo, "SHARED_BYTES", room)
+        direct_plans.plan_of.cache_clear()
+        if direct_plans.supports(g, "float32") is None:
+            rows = direct_plans.plan_of(g, "float32").rows
+        if rows > 1:
+            break
     check_forward(memory, rng, g)
     direct_plans.plan_of.cache_clear()
-    assert plan.rows < 4
-    assert 4 % plan.rows or plan.rows > 1
+    assert rows in (2, 3)  # of four
 
 
 def test_the_usual_tile_of_the_device(memory, rng, monkeypatch):
