@@ -44,20 +44,24 @@ def _pipelined(batches: Iterable[Batch], slots: list[Slot]) -> Iterator[Batch]:
     source = iter(batches)
     waiting: list[tuple[Batch, Slot]] = []
     turn = 0
-    while True:
-        while len(waiting) < len(slots):
-            batch = next(source, None)
-            if batch is None:
-                break
-            slot = slots[turn % len(slots)]
-            turn += 1
-            waiting.append((_copied(batch, slot), slot))
-        if not waiting:
-            return
-        batch, slot = waiting.pop(0)
-        slot.wait_until_copied()
-        yield batch
-        slot.computed()
+    try:
+        while True:
+            while len(waiting) < len(slots):
+                batch = next(source, None)
+                if batch is None:
+                    break
+                slot = slots[turn % len(slots)]
+                turn += 1
+                waiting.append((_copied(batch, slot), slot))
+            if not waiting:
+                return
+            batch, slot = waiting.pop(0)
+            slot.wait_until_copied()
+            yield batch
+            slot.computed()
+    finally:  # also where training stops early, with the next batch still on its way
+        for slot in slots:
+            slot.give_up()
 
 
 def _copied(batch: Batch, slot: Slot) -> Batch:
@@ -91,6 +95,10 @@ class Slot(ABC):
     def computed(self) -> None:
         """All that uses the batch has been started."""
 
+    @abstractmethod
+    def give_up(self) -> None:
+        """Wait until no copy is under way: others may then get the memory."""
+
 
 class PlainSlot(Slot):
     """Copies at once, into new memory: nothing to order. For devices without streams."""
@@ -112,6 +120,9 @@ class PlainSlot(Slot):
 
     def computed(self) -> None:
         """The memory is not used again."""
+
+    def give_up(self) -> None:
+        """The copies are done."""
 
 
 class CudaSlot(Slot):
@@ -173,6 +184,10 @@ class CudaSlot(Slot):
 
     def computed(self) -> None:
         self.free.record(self.cupy.cuda.get_current_stream())
+
+    def give_up(self) -> None:
+        # The pools know nothing of this stream, and would hand the memory out while it is copied.
+        self.stream.synchronize()
 
 
 def _slots(device: str, count: int = 2) -> list[Slot]:

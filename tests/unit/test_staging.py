@@ -71,6 +71,9 @@ class Stream:
         event.record(self)
         return event
 
+    def synchronize(self):
+        self.clock.run_until(lambda: not self.queue)
+
 
 class Event:
     def __init__(self, clock):
@@ -124,6 +127,22 @@ def run(batches, eager, seed=0, slot_class=CudaSlot):
         main.do(lambda parts=parts: read[-1].extend(np.array(p) for p in parts))
     clock.run_until(lambda: not any(s.queue for s in clock.streams))
     return read
+
+
+@pytest.mark.parametrize("taken", [1, 2, 3, 7])
+def test_nothing_is_copied_any_more_when_the_memory_is_given_back(taken):
+    """Stopped early, with the next batch on its way, or run to the end."""
+    clock = Clock("late")
+    cupy, main = stand_in(clock)
+    side = Stream(clock)
+    staged = staging._pipelined(
+        iter(some_batches(6, np.random.default_rng(0))), [CudaSlot(cupy, side) for _ in range(2)]
+    )
+    for _ in zip(range(taken), staged, strict=False):
+        main.do(lambda: None)
+    assert bool(side.queue) == (taken < 6)
+    staged.close()
+    assert not side.queue
 
 
 def some_batches(count, rng):
