@@ -35,6 +35,8 @@ backward_input is the same kernel: each phase of the stride is a convolution of 
 the taps in reverse order, and its results lie ``stride`` apart in ``dx``; packing transposes the
 weights. Any stride, dilation, pads and groups, one to three dimensions.
 
+1x1 convolutions whose pixels are evenly spaced need no addresses of each, see ``pointwise``.
+
 Where weights do not change, all of them can be packed once by ``pack_weights``, a micro-kernel's
 filters after the other, each with all taps and channels: chunks are then read from there, whatever
 their size.
@@ -55,7 +57,13 @@ import numpy as np
 
 from gpuconv_kernels.array.activations import Function
 from gpuconv_kernels.device.spatial import three
-from gpuconv_kernels.host import few_channels_forward, few_channels_gradient, grouped, unreached
+from gpuconv_kernels.host import (
+    few_channels_forward,
+    few_channels_gradient,
+    grouped,
+    pointwise,
+    unreached,
+)
 from gpuconv_kernels.host.direct_cut import Cut, cut, margin_bytes, reads_in_place
 from gpuconv_kernels.host.extents import extents_of
 from gpuconv_kernels.host.few_channels import margins, patched
@@ -107,6 +115,8 @@ def workspace_bytes(geometry: Any, dtype: str) -> int:
 
 
 def _workspace_bytes(g: Any, dtype: str, kept: bool) -> int:
+    if pointwise.pays(g, dtype):
+        return pointwise.workspace_bytes(g, dtype)
     if grouped.pays(g, dtype, host()):
         return grouped.workspace_bytes(g, dtype, kept)
     c, of = _cut_of(g, dtype, kept, True), host()
@@ -239,6 +249,10 @@ def _convolve(
     if y.size == 0:
         return
     dtype = name_of(y.dtype)
+    if pointwise.pays(g, dtype) and all(map(pointwise.evenly_spaced, (x, y))):
+        steps = (w_steps[4], w_steps[5])
+        pointwise.convolve(x, w, bias, y, g, steps, finish, packed, host())
+        return
     if grouped.pays(g, dtype, host()):
         grouped.convolve(x, w, bias, y, g, w_steps, finish, packed)
         return

@@ -40,7 +40,7 @@ from gpuconv_kernels.host.finishing import Finish
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, copy, put_at
 from gpuconv_kernels.host.microkernel import rows_for, vectors_across
-from gpuconv_kernels.host.microkernel_code import PixelKernel, Sums
+from gpuconv_kernels.host.microkernel_code import EvenKernel, Sums
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.parts import call, part
 from gpuconv_kernels.host.rows import name_of
@@ -370,7 +370,7 @@ def line_kernel(
     return part(line, dtype, of, tuple(width), rows, pitch, steps, unrolled, left_out)
 
 
-class LineKernel(PixelKernel):
+class LineKernel(EvenKernel):
     """A loop over tiles of pixels, ``pitch`` bytes apart; ``count`` numbers are a line of taps.
 
     If these are more than ``unrolled``, so many at a time are written out.
@@ -387,29 +387,12 @@ class LineKernel(PixelKernel):
         b = self.builder
         if self.left_out:
             self.is_whole, self.stored = ir.IntType(1)(0), self._int(self.lanes - self.left_out)
-        before = b.block
-        head, body, after = (b.append_basic_block(n) for n in ("tiles", "tile", "done"))
-        b.branch(head)
-        b.position_at_end(head)
-        tile = b.phi(pixels.type)
-        tile.add_incoming(self._int(0), before)
-        b.cbranch(b.icmp_signed("<", tile, pixels), body, after)
-        b.position_at_end(body)
-        last = b.sub(pixels, self._int(self.rows))
-        first = b.select(b.icmp_signed("<", tile, last), tile, last)
-        self.x_shift = b.mul(first, self._int(self.pitch))
-        self.c = b.add(y, b.mul(first, self.y_step))
-        bias = [self._load(self.bias, n) for n in range(self.vectors)]
-        sums = {(m, n): bias[n] for m, n in self.cells}
-        sums = self._repeat(self.segments, sums, self._line)
-        (self._store_some if self.left_out else self._store)(self._finished(sums))
-        tile.add_incoming(b.add(tile, self._int(self.rows)), b.block)
-        b.branch(head)
-        b.position_at_end(after)
 
-    def _results(self) -> list[ir.Value]:
-        b = self.builder
-        return [b.add(self.c, b.mul(self.y_step, self._int(m))) for m in range(self.rows)]
+        def tile(first: ir.Value) -> Sums:
+            self.x_shift = b.mul(first, self._int(self.pitch))
+            return self._repeat(self.segments, self._from_bias(), self._line)
+
+        self._each_tile(pixels, y, tile)
 
     def _line(self, line: ir.Value, sums: Sums) -> Sums:
         """What a line of taps adds."""

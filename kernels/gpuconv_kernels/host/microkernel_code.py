@@ -232,7 +232,14 @@ class PixelKernel(_MicroKernel):
         left_out = b.lshr(self.accumulate, self._int(LEFT_OUT.bit_length() - 1))
         self.is_whole = b.icmp_signed("==", left_out, self._int(0))
         self.stored = b.sub(self._int(self.lanes), left_out)  # lanes of the last vector
-        sums = self._finished(self._all_segments(self._begin()))
+        self._store_finished(self._all_segments(self._begin()))
+
+    def _store_finished(self, sums: Sums) -> None:
+        """Store what is made of the sums."""
+        sums = self._finished(sums)
+        if self.is_whole is None:
+            self._store(sums)
+            return
         self._split(functools.partial(self._store, sums), functools.partial(self._store_some, sums))
 
     def _split(self, whole: Callable[[], Sums | None], some: Callable[[], Sums | None]) -> Sums:
@@ -370,6 +377,39 @@ class PixelKernel(_MicroKernel):
         b.branch(store)
         b.position_at_end(store)
         return self._either(sums, start, inside, bound)
+
+
+class EvenKernel(PixelKernel):
+    """Pixels are evenly spaced, in x and in y: no tables, and a loop over tiles of its own."""
+
+    y_step: ir.Value
+
+    def _each_tile(self, pixels: ir.Value, y: ir.Value, body: Callable[[ir.Value], Sums]) -> None:
+        """Store what ``body`` emits for tiles, from their first pixels; the last is moved back."""
+        b = self.builder
+        before = b.block
+        head, inside, after = (b.append_basic_block(n) for n in ("tiles", "tile", "done"))
+        b.branch(head)
+        b.position_at_end(head)
+        tile = b.phi(INT)
+        tile.add_incoming(self._int(0), before)
+        b.cbranch(b.icmp_signed("<", tile, pixels), inside, after)
+        b.position_at_end(inside)
+        last = b.sub(pixels, self._int(self.rows))
+        first = b.select(b.icmp_signed("<", tile, last), tile, last)
+        self.c = b.add(y, b.mul(first, self.y_step))
+        self._store_finished(body(first))
+        tile.add_incoming(b.add(tile, self._int(self.rows)), b.block)
+        b.branch(head)
+        b.position_at_end(after)
+
+    def _results(self) -> list[ir.Value]:
+        b = self.builder
+        return [b.add(self.c, b.mul(self.y_step, self._int(m))) for m in range(self.rows)]
+
+    def _from_bias(self) -> Sums:
+        bias = [self._load(self.bias, n) for n in range(self.vectors)]
+        return {(m, n): bias[n] for m, n in self.cells}
 
 
 class ChannelKernel(_MicroKernel):
