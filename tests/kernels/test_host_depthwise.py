@@ -208,6 +208,27 @@ def test_other_kernels_at_the_borders(use, kernel, stride, pads):
         check(geometry(1, 9, (width,), kernel, stride, (pads,)), seed=width)
 
 
+@pytest.mark.parametrize(("kernel", "pads"), [(5, (2, 2)), (5, (1, 2)), (7, (3, 3))])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_long_rows_of_taps(use, kernel, pads, stride):
+    """In groups of 16, 14 and fewer pixels, which lack columns left, right or on both sides."""
+    for width in (7, 8, 14, 15, 16, 28, 31, 33):
+        check(geometry(1, 20, (3, width), kernel, stride, ((2, 2), pads)), seed=width)
+
+
+@pytest.mark.parametrize(("taps", "pads"), [(3, 1), (5, 2), (7, 3)])
+def test_usual_rows_are_cut_without_rest(taps, pads):
+    """No pixel of them is computed twice, and none tap by tap."""
+    for width in (7, 8, 14, 16, 28, 32, 56, 64, 112):
+        g = geometry(1, 16, (1, width), (1, taps), 1, (0, pads))
+        plan = depthwise._plan(g, np.dtype("float32"), False, WIDE)
+        pixels = [plan.form.pixels(case) for _, case, _ in plan.sources[3].tolist()]
+        assert sum(pixels) == width
+        assert 1 not in pixels
+        few = 14 if width % 7 == 0 else 16
+        assert len(pixels) == -(-width // few)
+
+
 @pytest.mark.parametrize(
     ("host", "dtype", "g"),
     [
@@ -277,8 +298,9 @@ def test_views_of_any_strides(use):
             assert result.tobytes() == want.tobytes()
 
 
-def test_bits_do_not_depend_on_threads(use):
-    g = geometry(3, 70, (45, 31), 3, 1, 1)
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 2), (7, 1)])
+def test_bits_do_not_depend_on_threads(use, kernel, stride):
+    g = geometry(3, 70, (45, 31), kernel, stride, kernel // 2)
     random = np.random.default_rng(0)
     shapes = g.x_shape, g.w_shape, (g.out_channels,), g.y_shape
     x, w, bias, dy = (random.standard_normal(shape).astype("float32") for shape in shapes)

@@ -213,7 +213,7 @@ def test_tasks_of_some_channels_and_spans(wide, monkeypatch):
     monkeypatch.setattr(depthwise, "_WEIGHT_BYTES", 1)
     monkeypatch.setattr(depthwise, "_SPAN", 2)
     depthwise._plan.cache_clear()
-    for g in (each_channel(2, 150, (9, 45), 3, 1, 1), each_channel(1, 70, (300,), 3, 1, 2, 2)):
+    for g in (each_channel(2, 150, (9, 84), 3, 1, 1), each_channel(1, 70, (300,), 3, 1, 2, 2)):
         plan = depthwise._plan(g, np.dtype("float32"), False, depthwise.host())
         spans, parts = plan.cut[3], plan.cut[5]
         assert spans > 1
@@ -232,16 +232,16 @@ def test_spans_share_no_result(monkeypatch, stride, dilation):
         plan = depthwise._plan.__wrapped__(g, np.dtype("float32"), False, Host(64, 32))
         groups, (span, spans) = plan.sources[3].tolist(), plan.cut[2:4]
         of_spans = [
-            {q + p for q, case, _ in groups[s * span : (s + 1) * span] for p in range(pixels(case))}
+            {
+                q + p
+                for q, case, _ in groups[s * span : (s + 1) * span]
+                for p in range(plan.form.pixels(case))
+            }
             for s in range(spans)
         ]
         assert sum(map(len, of_spans)) == g.output[0]
         assert set().union(*of_spans) == set(range(g.output[0]))
         assert spans > 1 or width < 60
-
-
-def pixels(case):
-    return depthwise.PIXELS[case] if case < 3 else depthwise._JOINED[case - 3][0]
 
 
 # --- all of them ---------------------------------------------------------------------------

@@ -10,12 +10,13 @@ next tap reads again for the pixel before it, and each vector is loaded once for
                                 s1 += x1 w0 + x2 w1 + x3 w2  ...         rows of the window are in
 
 Rows of the window that lie outside of the input are left out, and so are columns beyond the left
-and the right border: a row is cut into groups of 8 or 4 pixels that lie inside, or lack the columns
-of the usual padding on one side. What is left of it are pixels that are computed one by one, from
-the taps that they have. The last group of a row is moved back and computes some pixels once more::
+and the right border: a row is cut into groups of up to 16 pixels that lie inside, or lack the
+columns of the padding on one side or on both. What is left of it are pixels that are computed one
+by one, from the taps that they have. A group that does not fit is moved back and computes some
+pixels once more::
 
-    7 pixels, padding 1             |-- 0 1 2 3 --|             lacks its first column
-                                           |-- 3 4 5 6 --|      moved back, lacks its last column
+    17 pixels, padding 1     |-- 0 1 ... 13 --|                lacks its first column
+                                     |-- 13 14 15 16 --|       moved back, lacks its last column
 
 What follows the sums, a residual or an activation, is done to a group's pixels as soon as all of
 their channels are stored; a group that computes some of them once more begins with their sums. So
@@ -74,13 +75,15 @@ MOST_OF_A_GROUP = 8
 _LEAST_PRODUCTS = 2**16
 """Multiply-adds of an image from which on compiling kernels for such groups is worth it."""
 PIXELS = (8, 4, 1)
-"""How many pixels may be computed together."""
-_WHOLE, _LEFT, _RIGHT = range(3)
-"""Which columns of a group lie inside: all; all but the first; all but the last."""
-_JOINED = tuple((pixels, side) for pixels in (8, 4) for side in (_WHOLE, _LEFT, _RIGHT))
-"""The groups whose taps are joined."""
-_CASES = (*PIXELS, *(pixels for pixels, _ in _JOINED))
-"""How many pixels the cases of :func:`_sums` compute."""
+"""How many pixels may be computed together, tap by tap."""
+_MOST_PIXELS = (14, 16)
+"""With joined taps, if the registers hold the sums beside the weights of 7 taps, one or the other
+number, so that most rows are cut without rest. Else 8."""
+_A_CALL, _A_PIXEL = 4, 12
+"""Pixels in whose time a group is begun; and in which one pixel is computed tap by tap."""
+_A_KERNEL = 1.03
+"""By which part longer a row may take with the first of these numbers, which most rows like: a
+kernel less to compile."""
 _WEIGHT_BYTES = 64 * 1024
 """Weights of a task; they stay in the L2 cache while its pixels stream by. Pixels whose channels
 are cut in parts come slower from memory."""
@@ -91,6 +94,7 @@ _SPAN = 64
 """Groups of a task."""
 _MOST_TAPS = 7
 """Taps of a row that are joined,"""
+_FEW_TAPS = 3
 _MOST_WEIGHTS = 24
 """if its weights are no more vectors than these: more is long code."""
 
@@ -103,17 +107,38 @@ class Form(NamedTuple):
         step, split: as above; one of them is 1, the other 1 or 2.
         phase: the remainder of the first window's position by ``split``. A group begins at a
             multiple of ``split``, so it is the same for all.
+        left, right: columns that the first and the last pixels of a row lack.
+        most: pixels of a group.
     """
 
     taps: int
     step: int
     split: int
     phase: int
+    left: int
+    right: int
+    most: int
+
+    @classmethod
+    def of_row(
+        cls, taps: int, step: int, split: int, before: int, input: int, output: int, most: int
+    ) -> Form:
+        """The form of rows of ``output`` pixels that read rows of ``input``."""
+        phase = -before % split
+        left = (before + phase) // split - phase
+        right = ((output - 1) * step + taps - 1 - before) // split + 1 - input
+        # More than the others' windows reach over a border is left to single pixels.
+        left, right = (min(max(n, 0), (taps - 1) // split) for n in (left, right))
+        return cls(taps, step, split, phase, left, right, most)
 
     @property
-    def edge(self) -> int:
-        """How many columns are missing at a border, for the usual paddings."""
-        return max(1, self.taps // 2 // self.split)
+    def cases(self) -> tuple[tuple[int, int, int], ...]:
+        """The groups that there is code for: pixels, columns that they lack left and right."""
+        sides = [(0, 0), (self.left, 0), (0, self.right)]
+        groups = [(pixels, *side) for pixels in (self.most, 4) for side in sides]
+        groups += [(8, 0, 0), *((n, self.left, self.right) for n in (self.most, self.most // 2))]
+        some = {g for g in groups if self.taps > 1 and sum(g[1:]) < len(self.columns(g[0]))}
+        return tuple(sorted(some, reverse=True))
 
     def columns(self, pixels: int) -> dict[int, list[tuple[int, int]]]:
         """Return which (pixel, tap) each column of a group meets, from left to right."""
@@ -125,15 +150,18 @@ class Form(NamedTuple):
                     met.setdefault(column, []).append((p, t))
         return dict(sorted(met.items()))
 
-    def inside(self, pixels: int, side: int) -> list[int]:
-        """Return the columns of a group that lie inside."""
+    def inside(self, pixels: int, left: int, right: int) -> list[int]:
+        """Return the columns of a group that lie inside, if it lacks so many."""
         columns = list(self.columns(pixels))
-        if side == _LEFT:
-            return columns[self.edge :]
-        return columns[: -self.edge] if side == _RIGHT else columns
+        return columns[left : len(columns) - right]
+
+    def pixels(self, case: int) -> int:
+        """Return how many pixels a case of :func:`_sums` computes."""
+        apart = len(PIXELS)
+        return PIXELS[case] if case < apart else self.cases[case - apart][0]
 
 
-_APART = Form(1, 1, 1, 0)
+_APART = Form(1, 1, 1, 0, 0, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -143,12 +171,14 @@ class Plan:
     Attributes:
         kernel: the compiled kernel.
         tasks: their number.
+        form: how the taps of a row are joined.
         sources: of the three dimensions, and the groups of a row; ``tables``: their addresses.
         sizes, cut: what :func:`define` says.
     """
 
     kernel: Any
     tasks: int
+    form: Form
     sources: tuple[Array, ...]
     tables: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -245,26 +275,33 @@ def _plan(g: Any, dtype: Any, backward: bool, of: Host) -> Plan:
         for along in zip(input, output, taps, step, before, dilation, split, strict=True)
     ]
     mix = Mix(*reversed(Mix.of(g))) if backward else Mix.of(g)
-    width = mixed_width(channels, dtype.name, of, mix)
     joins = 1 < taps[2] <= _MOST_TAPS and taps[2] * mix.channels <= _MOST_WEIGHTS
     joins = joins and dilation[2] == 1 and step[2] <= 2 and split[2] <= 2
-    form = Form(taps[2], step[2], split[2], -before[2] % split[2]) if joins else _APART
+    # Long rows of taps need the registers for pixels that share what is loaded; few products
+    # wait for memory, and that brings two lines that lie next to each other sooner.
+    narrow = of.registers < 32 or (joins and (taps[2] > _FEW_TAPS or step[2] * split[2] == 1))
+    width = mixed_width(channels, dtype.name, of, mix, 1 if narrow else 2)
     if joins:
-        groups = _joined_groups(form, before[2], input[2], output[2])
+        many = of.registers >= 32 and mix.channels == width.vectors == 1
+        form, groups = _joined_groups(
+            *(taps[2], step[2], split[2], before[2], input[2], output[2]),
+            _MOST_PIXELS if many else PIXELS[:1],
+        )
     else:
-        groups = _apart_groups(split[2], each[2][1])
+        form, groups = _APART, _apart_groups(split[2], each[2][1])
 
     weight_bytes = math.prod(taps) * mix.channels * width.channels * itemsize
     # The last channels are some of the steps before once more, so they belong to their task.
     chunk, parts = even(channels // width.channels, max(1, _WEIGHT_BYTES // weight_bytes))
     chunk *= width.channels
-    span, spans = _spans(groups, 1 if joins else split[2])
+    span, spans = _spans(groups, form, 1 if joins else split[2])
     lines = g.batch * output[0] * output[1] * spans * parts
     rows, bands = even(output[1], max(1, min(_ROWS, lines // _LEAST_TASKS)))
     tables = (each[0][0], each[1][0], each[2][0], groups)
     return Plan(
         _kernel(dtype.name, width, form, mix),
         g.batch * output[0] * bands * spans * parts,
+        form,
         tables,
         tuple(address(table) for table in tables),
         (channels, step[2], 1 if joins else split[2], len(groups), *output, *taps),
@@ -272,45 +309,77 @@ def _plan(g: Any, dtype: Any, backward: bool, of: Host) -> Plan:
     )
 
 
-def _joined_groups(form: Form, before: int, input: int, output: int) -> Array:
-    """Cut a row of results into groups: first result, case of :func:`_sums`, first column."""
-    cases = [
-        (case, pixels, side, form.inside(pixels, side))
-        for case, (pixels, side) in enumerate(_JOINED, len(PIXELS))
-    ]
+def _joined_groups(
+    taps: int, step: int, split: int, before: int, input: int, output: int, most: tuple[int, ...]
+) -> tuple[Form, Array]:
+    """Cut a row of results into groups: first result, case of :func:`_sums`, first column.
 
-    def longest(q: int) -> tuple[int, int, int, int]:
-        """Return the group that adds most results from ``q`` on, and how many; here or before."""
-        best = (q, len(PIXELS) - 1, 0, 1)
-        for case, pixels, side, inside in cases:
-            for first in range(q - q % form.split, max(q - pixels, -1), -form.split):
-                column = (first * form.step - before - form.phase) // form.split
-                low, high = column + inside[0], column + inside[-1]
-                fits = low >= 0 and high < input and first + pixels <= output
-                fits = (
-                    fits and (side != _LEFT or low == 0) and (side != _RIGHT or high + 1 == input)
-                )
-                if fits and first + pixels - q > best[-1]:
-                    best = (first, case, column, first + pixels - q)
-                    if best[-1] == PIXELS[0]:
-                        return best
-        return best
+    Of all such cuts, with one of the numbers ``most`` as the most pixels of a group, the one that
+    should take the least time.
+    """
+    forms = [Form.of_row(taps, step, split, before, input, output, n) for n in most]
+    cuts = [(form, *_cut_row(form, before, input, output)) for form in forms]
+    usual = most[0]
+    form, groups, _ = min(
+        cuts, key=lambda cut: cut[-1] * (_A_KERNEL if cut[0].most != usual else 1)
+    )
+    return form, np.array(groups, np.int64).reshape(-1, 3)
 
+
+def _cut_row(
+    form: Form, before: int, input: int, output: int
+) -> tuple[list[tuple[int, int, int]], int]:
+    """Return the groups of the best cut with a form, and its time."""
+    singles = len(PIXELS) - 1
+    cases = []
+    for case, (pixels, left, right) in enumerate(form.cases, len(PIXELS)):
+        inside = form.inside(pixels, left, right)
+        cases.append((case, pixels, left, right, inside[0], inside[-1]))
+
+    def column(first: int) -> int:
+        return (first * form.step - before - form.phase) // form.split
+
+    def groups_with(q: int) -> list[tuple[int, int, int]]:
+        """Return a group of each kind that computes result ``q``: first, case, pixels."""
+        found = [(q, singles, 1)]
+        for case, pixels, left, right, low, high in cases:
+            last = output - pixels
+            if right == 0:  # the last one that lies inside
+                furthest = (input - 1 - high) * form.split + before + form.phase
+                last = min(last, furthest // form.step)
+            first = min(0 if left else q, last)
+            first -= first % form.split
+            at = column(first)
+            fits = max(q - pixels, -1) < first <= q and at + low >= 0 and at + high < input
+            fits = fits and first + pixels <= output
+            fits = fits and (left == 0 or at + low == 0) and (right == 0 or at + high + 1 == input)
+            if fits:
+                found.append((first, case, pixels))
+        return found
+
+    def time(group: tuple[int, int, int]) -> int:
+        first, case, pixels = group
+        return (_A_PIXEL if case == singles else _A_CALL + pixels) + times[first + pixels]
+
+    times, chosen = [0] * (output + 1), [(0, 0, 0)] * output
+    for q in reversed(range(output)):
+        chosen[q] = min(groups_with(q), key=time)
+        times[q] = time(chosen[q])
     groups, q = [], 0
     while q < output:
-        *group, more = longest(q)
-        groups.append(group)
-        q += more
-    return np.array(groups, np.int64).reshape(-1, 3)
+        first, case, pixels = chosen[q]
+        groups.append((first, case, 0 if case == singles else column(first)))
+        q = first + pixels
+    return groups, times[0]
 
 
-def _spans(groups: Array, split: int) -> tuple[int, int]:
+def _spans(groups: Array, form: Form, split: int) -> tuple[int, int]:
     """Cut a row into spans of so many groups each that no result is in two of them."""
     count = len(groups)
     first: dict[int, int] = {}  # the group that computes a result first
     joint: set[int] = set()  # groups that share a result with one before them, and those between
     for g, (q, case, _) in enumerate(groups.tolist()):
-        for p in range(_CASES[case]):
+        for p in range(form.pixels(case)):
             joint.update(range(first.setdefault(q + p * split, g) + 1, g + 1))
     most, _ = even(count, _SPAN)
     sizes = (s for s in range(most, most // 2, -1) if joint.isdisjoint(range(s, count, s)))
@@ -351,7 +420,9 @@ def define(dtype: str, width: Width, form: Form, mix: Mix) -> Callable[..., None
     """
     sums = _sums(dtype, width, form, mix)
     together, itemsize = width.channels, ITEMSIZE[dtype]
-    apart, integers, pixels = len(PIXELS), view("int64"), _CASES
+    apart, integers = len(PIXELS), view("int64")
+    pixels = tuple(form.pixels(case) for case in range(apart + len(form.cases)))
+    most = max(pixels)
     read, group_of = mix.channels * itemsize, mix.filters
 
     def convolve(  # type: ignore[no-untyped-def]
@@ -370,7 +441,7 @@ def define(dtype: str, width: Width, form: Form, mix: Mix) -> Callable[..., None
         line = np.empty((rows, k0 * k1, 2), np.int64)
         table = np.empty((rows, k0 * k1 * k2, 2), np.int64)
         lines, found = np.empty(rows, np.int64), np.empty(rows, np.int64)
-        stored = np.empty(rows * PIXELS[0], np.int64)
+        stored = np.empty(rows * most, np.int64)
         task = take(counter)
         while task < tasks:
             first_channel = task % parts * chunk
@@ -449,11 +520,10 @@ def define(dtype: str, width: Width, form: Form, mix: Mix) -> Callable[..., None
 def _sums(dtype: str, width: Width, form: Form, mix: Mix) -> Any:
     """Return the function that computes a group of pixels of ``width`` channels.
 
-    Its ``kind`` says which: one of ``PIXELS``, tap by tap, then those of ``_JOINED``.
+    Its ``kind`` says which: one of ``PIXELS``, tap by tap, then those of ``form.cases``.
     """
-    cases = [(_APART, pixels, _WHOLE) for pixels in PIXELS]
-    if form.taps > 1:
-        cases += [(form, pixels, side) for pixels, side in _JOINED]
+    cases = [(_APART, (pixels, 0, 0)) for pixels in PIXELS]
+    cases += [(form, case) for case in form.cases]
 
     @intrinsic
     def sums(  # type: ignore[no-untyped-def]
@@ -476,7 +546,7 @@ def _sums(dtype: str, width: Width, form: Form, mix: Mix) -> Any:
 def _emit_sums(
     e: Emitter,
     mix: Mix,
-    case: tuple[Form, int, int],
+    case: tuple[Form, tuple[int, int, int]],
     table: ir.Value,
     lines: ir.Value,
     x_shift: ir.Value,
@@ -491,9 +561,9 @@ def _emit_sums(
     x_ahead: ir.Value,
     y_ahead: ir.Value,
 ) -> None:
-    form, pixels, side = case
+    form, (pixels, left, right) = case
     columns = form.columns(pixels)
-    inside = form.inside(pixels, side)
+    inside = form.inside(pixels, left, right)
     vectors, numbers = range(e.vectors), range(mix.channels)
 
     def line(index: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:

@@ -95,7 +95,7 @@ def plan(g: Any, dtype: Any, of: Host) -> Plan:
         for along in zip(input, output, kernel, stride, before, dilation, one, strict=True)
     ]
     registers = 20 if of.registers >= 32 else 10  # for sums; those of one line may be 4 more
-    width = mixed_width(channels, dtype.name, of, mix)
+    width = mixed_width(channels, dtype.name, of, mix, 2 if of.registers >= 32 else 1)
     joined = kernel[2] if 1 < kernel[2] <= _MOST_TAPS else 1
     joined = joined if joined * mix.channels * width.vectors <= registers + 4 else 1
     kind = stride[2] if joined > 1 and dilation[2] == 1 and stride[2] <= 2 else 0

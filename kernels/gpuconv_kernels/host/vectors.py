@@ -87,14 +87,14 @@ def width_for(channels: int, dtype: str, of: Host, vectors: int) -> Width:
     return Width(lanes, vectors)
 
 
-def mixed_width(filters: int, dtype: str, of: Host, mix: Mix) -> Width:
+def mixed_width(filters: int, dtype: str, of: Host, mix: Mix, vectors: int) -> Width:
     """Return the step for rows of ``filters`` of small groups.
 
-    Depthwise it is up to two vectors, if there are registers for their sums. Else it is one, which
-    holds whole groups or divides one, and reads no more than two vectors of channels.
+    Depthwise it is up to so many ``vectors``. Else it is one, which holds whole groups or divides
+    one, and reads no more than two vectors of channels.
     """
     if mix == DEPTHWISE:
-        return width_for(filters, dtype, of, 2 if of.registers >= 32 else 1)
+        return width_for(filters, dtype, of, vectors)
     lanes = min(of.lanes(dtype), filters)
     if mix.filters > lanes:
         return Width(max(n for n in range(1, lanes + 1) if mix.filters % n == 0), 1)
