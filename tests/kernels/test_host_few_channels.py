@@ -118,6 +118,54 @@ def test_every_width_of_vectors(of: Host) -> None:
     assert_exact(dw, reference.conv_backward_weight(dy, x, g.w_shape, **words(g)))
 
 
+FEW_FILTERS = {
+    "6 filters": ConvGeometry(3, 1, 6, (28, 28), (5, 5), (1, 1), (1, 1), ((2, 2), (2, 2)), 1),
+    "stride 2": ConvGeometry(2, 3, 3, (17, 31), (3, 5), (2, 2), (1, 1), ((1, 1), (2, 2)), 1),
+    "in place": ConvGeometry(2, 2, 1, (9, 24), (3, 3), (1, 1), (2, 1), ((0, 1), (0, 0)), 1),
+    "one dimension": ConvGeometry(4, 1, 4, (40,), (3,), (1,), (1,), ((1, 1),), 1),
+    "three dimensions": ConvGeometry(
+        2, 1, 5, (4, 6, 12), (3, 3, 3), (1, 2, 1), (1, 1, 1), ((1, 1),) * 3, 1
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("g", FEW_FILTERS.values(), ids=FEW_FILTERS)
+def test_pixels_that_are_taken_for_one(g: ConvGeometry, dtype: str) -> None:
+    """With the same sums, and bits, as for any number of threads; not where dy has gaps."""
+    of = Host(64, 32)
+    assert few_channels_weights.cut(g, dtype, of).together > 1
+    assert few_channels_weights.cut(g, dtype, of, False).together == 1
+    numbers = [values.astype(dtype) for values in operands(g)]
+    (x, _, _, dy), _ = zip(*map(guarded, numbers), strict=True)
+    gaps = np.full((*g.y_shape[:-2], 2 * g.output[-1], g.out_channels), np.nan, dtype)[..., ::2, :]
+    gaps[...] = dy
+    want = reference.conv_backward_weight(dy, x, g.w_shape, **words(g))
+    for threads in (1, 3):
+        set_threads(threads)
+        for of_y in (dy, gaps):
+            dw, memory = guarded(np.full(g.w_shape, np.nan, dtype))
+            few_channels_weights.conv_backward_weight(of_y, x, dw, g, of)
+            assert_exact(dw, want)
+            assert np.isnan(memory[:64]).all()
+            assert np.isnan(memory[-64:]).all()
+    random = generator("few-filters").standard_normal(g.y_shape).astype(dtype)
+    results = []
+    for threads in (1, 2, 5):
+        set_threads(threads)
+        results.append(np.empty(g.w_shape, dtype))
+        few_channels_weights.conv_backward_weight(random, x, results[-1], g, of)
+    assert all(other.tobytes() == results[0].tobytes() for other in results)
+
+
+def test_which_lines_are_summed_together() -> None:
+    """As many as stay near; all of a small image's, one of a large one's."""
+    small = FEW_FILTERS["6 filters"]
+    large = ConvGeometry(1, 3, 64, (224, 224), (7, 7), (2, 2), (1, 1), ((3, 3), (3, 3)), 1)
+    assert few_channels_weights.cut(small, "float32", Host(64, 32)).several > 1
+    assert few_channels_weights.cut(large, "float32", Host(64, 32)).several == 1
+
+
 def test_lines_that_are_not_contiguous() -> None:
     g = GEOMETRIES["in place"]
     x, w, _, dy = operands(g)

@@ -10,6 +10,13 @@ are::
           |-- 11 --|-- 10 --|      1           ...
                                      x                     -->   sums: 7 lines x (11 + 11) x 64
 
+Some lines at a time, as many as the L1 cache holds, are summed for one line of taps, then for the
+next: to begin and to end a line takes as long as 20 pixels of it.
+
+Few filters leave most of a vector empty, so some pixels beside each other are taken for one: all
+numbers that their windows hold with the filters of all of them. Of these products, those of each
+pixel with its own window are added up.
+
 A task is some bands of lines, which have sums of their own; they are added up at the end. Sums that
 are computed twice, where the last piece is moved back, have places of their own. How many tasks
 there are depends on the shapes alone, and each number is summed in a fixed order: its bits do not
@@ -33,7 +40,7 @@ from gpuconv_kernels.host.extents import extents_of, numbers_of
 from gpuconv_kernels.host.few_channels import can_join, copy_lines
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, number_at, put_at
-from gpuconv_kernels.host.microkernel import channel_kernel, channel_rows_for, multiply
+from gpuconv_kernels.host.microkernel import channel_kernel, channel_rows_for, multiply, step_cycles
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host
@@ -51,6 +58,12 @@ _MOST_PIXELS = 512
 """Of a line that are summed at a time."""
 _VECTORS = 2
 """Of the micro-kernel: with 32 registers, 21 numbers of a line of taps are 11 + 10, and 9 are 9."""
+_NEAR_BYTES = 24 * 1024
+"""Of dy and x that are summed for all lines of taps one after the other."""
+_TOGETHER = (1, 2, 4, 8)
+"""Pixels that may be taken for one,"""
+_GAIN = 0.8
+"""if that takes no more than such a part of the time by count."""
 _MOST_COPIES = 16
 _ROOM_BYTES = 256 * 1024
 """What the sums of all tasks may take in any case."""
@@ -69,21 +82,24 @@ class Cut:
     """How the work is cut.
 
     Attributes:
+        together: pixels that are taken for one; the following is for their filters and numbers.
         width: filters of the micro-kernel; ``blocks`` of them, of which the last is moved back.
         rows, pieces: numbers of a line of taps that it sums at a time; the last piece likewise.
-        lines, bands: of a band, and how many of them.
+        lines, bands: of a band, and how many of them; ``several`` lines are summed at a time.
         pixels, stretches: of a line that are summed at a time.
         copies: of the sums, each a task; ``of_copy``: the bytes of one.
-        offsets: where in a thread's memory its parts begin: two words for the micro-kernel, copied
-            lines; at last the size of all.
+        offsets: where in a thread's memory its parts begin: for each line of taps where its lines
+            of x and dy begin, and how many there are; copied lines; at last the size of all.
     """
 
+    together: int
     width: Width
     blocks: int
     rows: int
     pieces: int
     lines: int
     bands: int
+    several: int
     pixels: int
     stretches: int
     copies: int
@@ -91,13 +107,38 @@ class Cut:
     offsets: tuple[int, ...]
 
 
+def _pixels_together(g: Any, dtype: str, of: Host) -> int:
+    """How many pixels are best taken for one, if those of dy follow each other."""
+
+    def time(together: int) -> float:
+        width, blocks, rows, pieces = _tiles(g, together, dtype, of)
+        return blocks * pieces * step_cycles(rows, width.vectors, of) / together
+
+    across = g.output[-1]
+    fitting = [n for n in _TOGETHER if across <= _MOST_PIXELS and across % n == 0]
+    best = min(fitting, key=time, default=1)
+    return best if time(best) < _GAIN * time(1) else 1
+
+
+def _tiles(g: Any, together: int, dtype: str, of: Host) -> tuple[Width, int, int, int]:
+    """Return filters of the micro-kernel and such blocks, its rows and pieces of so many."""
+    filters = together * g.out_channels
+    width = width_for(filters, dtype, of, _VECTORS)
+    rows, pieces = even(_numbers(g, together), channel_rows_for(width.vectors, of))
+    return width, -(-filters // width.channels), rows, pieces
+
+
+def _numbers(g: Any, together: int) -> int:
+    """Numbers of a line of taps of so many pixels beside each other."""
+    return int((g.kernel[-1] + (together - 1) * g.stride[-1]) * g.in_channels)
+
+
 @functools.lru_cache(maxsize=1024)
-def cut(g: Any, dtype: str, of: Host) -> Cut:
-    """Cut a ``ConvGeometry`` whose arrays hold anything."""
+def cut(g: Any, dtype: str, of: Host, whole: bool = True) -> Cut:
+    """Cut a ``ConvGeometry`` whose arrays hold anything; ``whole`` if dy's pixels have no gaps."""
     itemsize = ITEMSIZE[dtype]
-    width = width_for(g.out_channels, dtype, of, _VECTORS)
-    blocks = -(-g.out_channels // width.channels)
-    rows, pieces = even(g.kernel[-1] * g.in_channels, channel_rows_for(width.vectors, of))
+    together = _pixels_together(g, dtype, of) if whole else 1
+    width, blocks, rows, pieces = _tiles(g, together, dtype, of)
     extents = extents_of(g)
     (depth, height, across), (k0, k1, k2) = extents.output, extents.kernel
     stride, dilation = extents.stride, extents.dilation
@@ -110,14 +151,18 @@ def cut(g: Any, dtype: str, of: Host) -> Cut:
     lines, bands = even(height, max(1, min(_MOST_LINES, most // stride[1] + 1)))
     units = g.batch * depth * bands * stretches
     copied = of_line * ((lines - 1) * stride[1] + (k1 - 1) * dilation[1] + 1)
-    offsets = offsets_of([16, copied])
+    near = pixels * (g.out_channels + stride[2] * g.in_channels) * itemsize
+    several, _ = even(lines, max(1, _NEAR_BYTES // near))
+    offsets = offsets_of([16 * k0 * k1 * several, 8 * k0 * k1, copied])
     return Cut(
+        together,
         width,
         blocks,
         rows,
         pieces,
         lines,
         bands,
+        several,
         pixels,
         stretches,
         max(1, min(_MOST_COPIES, units, room // of_copy)),
@@ -131,7 +176,9 @@ def workspace_bytes(geometry: Any, dtype: str, of: Host) -> int:
     if not math.prod(geometry.w_shape):
         return 0
     c = cut(geometry, dtype, of)
-    return int(c.copies * c.of_copy + LINE + min(threads(), c.copies) * (c.offsets[-1] + LINE))
+    products = 0 if c.together == 1 else c.of_copy
+    working = min(threads(), c.copies) * (c.offsets[-1] + LINE)
+    return int(c.copies * c.of_copy + LINE + working + products)
 
 
 def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any, of: Host) -> None:
@@ -141,7 +188,9 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any, of: Host
     axes have any steps.
     """
     g, dtype = geometry, name_of(dw.dtype)
-    c = cut(g, dtype, of)
+    whole = dy.strides[-2] == g.out_channels * dy.itemsize
+    c = cut(g, dtype, of, whole)
+    numbers, filters = _numbers(g, c.together), c.together * g.out_channels
     narrow = Host(c.width.lanes * dw.itemsize, of.registers)
     of_pixel = g.in_channels * dw.itemsize
     in_place = g.pads[-1] == (0, 0) and x.strides[-2] == of_pixel
@@ -155,7 +204,7 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any, of: Host
         address(x),
         address(dy),
         first,
-        (g.batch, g.in_channels, g.out_channels, int(in_place)),
+        (g.batch, g.in_channels, filters, numbers, c.together, int(in_place)),
         (
             c.width.channels,
             c.blocks,
@@ -163,6 +212,7 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any, of: Host
             c.pieces,
             c.lines,
             c.bands,
+            c.several,
             c.pixels,
             c.stretches,
             c.of_copy,
@@ -172,15 +222,24 @@ def conv_backward_weight(dy: Array, x: Array, dw: Array, geometry: Any, of: Host
         (dy.strides[0], *three(dy.strides[1:-1], 0)),
         c.offsets,
     )
+    products = dw if c.together == 1 else np.empty((taps, numbers, filters), dw.dtype)
     run(
         _joining(dtype),
         taps,
         first,
-        address(dw),
+        address(products),
         (c.copies, c.of_copy),
         (c.width.channels, c.blocks, c.rows, c.pieces),
-        (g.kernel[-1] * g.in_channels, g.out_channels),
+        (numbers, filters),
     )
+    if c.together > 1:
+        # Of each pixel that was taken for one: its own window with its own filters.
+        of_tap, of_number, of_filter = products.strides
+        apart = g.stride[-1] * g.in_channels * of_number + g.out_channels * of_filter
+        shape = (taps, c.together, _numbers(g, 1), g.out_channels)
+        steps = (of_tap, apart, of_number, of_filter)
+        own: Array = np.ndarray(shape, dw.dtype, products, 0, steps)
+        np.add.reduce(own, axis=1, out=dw.reshape(taps, -1, g.out_channels))
 
 
 @functools.cache
@@ -190,33 +249,31 @@ def _kernel(dtype: str) -> Any:
 
 def define(dtype: str) -> Callable[..., None]:
     """Return the kernel as a plain function."""
-    itemsize, put = ITEMSIZE[dtype], put_at("int64")
+    itemsize, put, word = ITEMSIZE[dtype], put_at("int64"), number_at("int64")
 
     def backward_weight(  # type: ignore[no-untyped-def]
         counter, tasks, micro_kernel, x, dy, sums,
         sizes, cut, input, output, stride, dilation, before, kernel, x_steps, dy_steps, offsets,
     ):  # fmt: skip
-        # sizes: (images, channels, filters, whether x is read in place); cut: (filters of a block,
-        # blocks, rows, pieces, lines of a band, bands, pixels of a stretch, stretches, bytes of a
-        # copy); steps in bytes: (image, depth, height, width); offsets: as of Cut
-        images, channels, filters, in_place = sizes
-        width, blocks, rows, pieces, lines, bands, pixels, stretches, of_copy = cut
-        numbers = kernel[2] * channels
-        of_pixel, pitch = channels * itemsize, stride[2] * channels * itemsize
+        # sizes: (images, channels, filters and numbers of the pixels taken for one, how many these
+        # are, whether x is read in place); cut: (filters of a block, blocks, rows, pieces, lines of
+        # a band, bands, lines at a time, pixels of a stretch, stretches, bytes of a copy); steps in
+        # bytes: (image, depth, height, width); offsets: as of Cut
+        images, channels, filters, numbers, together, in_place = sizes
+        width, blocks, rows, pieces, lines, bands, several, pixels, stretches, of_copy = cut
+        of_pixel, pitch = channels * itemsize, together * stride[2] * channels * itemsize
+        dy_next = together * dy_steps[3]
         of_tile = rows * width * itemsize
         reached = (lines - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1
         units = images * output[0] * bands * stretches
-        memory = np.empty(offsets[2] + LINE, np.uint8)
+        memory = np.empty(offsets[3] + LINE, np.uint8)
         task = take(counter)
         while task < tasks:
             # In the loop: memory is freed where the compiler sees an array for the last time.
-            segment = -(-memory.ctypes.data // LINE) * LINE
-            copied = segment + offsets[1]
+            table = -(-memory.ctypes.data // LINE) * LINE
+            counts, copied = table + offsets[1], table + offsets[2]
             into = sums + task * of_copy
             clear(into, of_copy)
-            # One segment, which begins where each call says.
-            put(segment, 0, 0)
-            put(segment, 1, 0)
             for unit in range(units * task // tasks, units * (task + 1) // tasks):
                 p2, rest = unit % stretches * pixels, unit // stretches
                 here = min(pixels, output[2] - p2)
@@ -229,39 +286,49 @@ def define(dtype: str) -> Callable[..., None]:
                         copied, x + image * x_steps[0], p0, top, reached, left, across, of_pixel,
                         input, stride, dilation, before, kernel, x_steps,
                     )  # fmt: skip
-                for p1 in range(first, min(first + lines, output[1])):
-                    line = dy + image * dy_steps[0] + p0 * dy_steps[1] + p1 * dy_steps[2]
-                    line += p2 * dy_steps[3]
-                    # While this line is summed, the next one is fetched.
-                    ahead, lines_ahead, fetched = line + dy_steps[2], 0, 0
-                    if p1 + 1 < output[1] and dy_steps[3] == filters * itemsize:
-                        lines_ahead = here * dy_steps[3] // LINE
+                dy_plane = dy + image * dy_steps[0] + p0 * dy_steps[1] + p2 * dy_steps[3]
+                last = min(first + lines, output[1])
+                for begin in range(first, last, several):
+                    end = min(begin + several, last)
+                    # While these lines are summed, the next ones are fetched.
+                    ahead, lines_ahead, fetched = dy_plane + end * dy_steps[2], 0, 0
+                    if dy_next == filters * itemsize and stretches == 1:
+                        lines_ahead = min(several, output[1] - end) * here * dy_steps[3] // LINE
+                    t = 0
                     for t0 in range(kernel[0]):
+                        q0 = p0 * stride[0] - before[0] + t0 * dilation[0]
                         for t1 in range(kernel[1]):
-                            q0 = p0 * stride[0] - before[0] + t0 * dilation[0]
-                            q1 = p1 * stride[1] - before[1] + t1 * dilation[1]
-                            if q0 < 0 or q0 >= input[0] or q1 < 0 or q1 >= input[1]:
-                                continue
-                            at = copied + (t0 * reached + q1 - top) * across * of_pixel
-                            if in_place:
-                                at = x + image * x_steps[0] + q0 * x_steps[1] + q1 * x_steps[2]
-                                at += left * of_pixel
-                            for piece in range(pieces):
-                                a = at + min(piece * rows, numbers - rows) * itemsize
-                                to = into + (t0 * kernel[1] + t1) * pieces * blocks * of_tile
-                                to += piece * blocks * of_tile
-                                for block in range(blocks):
-                                    next_lines, far = a, 0
-                                    if fetched < lines_ahead:
-                                        next_lines, far = ahead + fetched * LINE, LINE
-                                    fetched += here
-                                    f = min(block * width, filters - width)
-                                    multiply(
-                                        micro_kernel, segment, 1, a, line + f * itemsize,
-                                        pitch, dy_steps[3], here, to, to, width * itemsize,
-                                        next_lines, far,
-                                    )  # fmt: skip
-                                    to += of_tile
+                            met = t * several
+                            for p1 in range(begin, end):
+                                q1 = p1 * stride[1] - before[1] + t1 * dilation[1]
+                                if q0 < 0 or q0 >= input[0] or q1 < 0 or q1 >= input[1]:
+                                    continue
+                                at = copied + (t0 * reached + q1 - top) * across * of_pixel
+                                if in_place:
+                                    at = x + image * x_steps[0] + q0 * x_steps[1] + q1 * x_steps[2]
+                                    at += left * of_pixel
+                                put(table, 2 * met, at)
+                                put(table, 2 * met + 1, dy_plane + p1 * dy_steps[2])
+                                met += 1
+                            put(counts, t, met - t * several)
+                            t += 1
+                    to = into
+                    for t in range(kernel[0] * kernel[1]):
+                        met, of_lines = word(counts, t), table + 16 * t * several
+                        for piece in range(pieces):
+                            from_number = min(piece * rows, numbers - rows) * itemsize
+                            for block in range(blocks):
+                                next_lines, far = table, 0
+                                if fetched < lines_ahead:
+                                    next_lines, far = ahead + fetched * LINE, LINE
+                                fetched += met * (here // together)
+                                f = min(block * width, filters - width)
+                                multiply(
+                                    micro_kernel, of_lines, met, from_number, f * itemsize, pitch,
+                                    dy_next, here // together, to, to, width * itemsize,
+                                    next_lines, far,
+                                )  # fmt: skip
+                                to += of_tile
             task = take(counter)
 
     return backward_weight
