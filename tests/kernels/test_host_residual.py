@@ -49,7 +49,7 @@ GEOMETRIES = [
     square(2, 9, 5, 83, 3),  # filters beside the vectors
     square(2, 6, 5, 10, 3, groups=2),
     square(1, 3, 9, 20, 5),  # taps as channels
-    square(1, 8, 6, 8, 3, groups=8),  # depthwise
+    square(1, 5, 6, 5, 3, groups=5),  # depthwise
 ]
 
 

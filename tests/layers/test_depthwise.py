@@ -31,7 +31,7 @@ def by_definition(x: Any, kernel: Any, bias: Any, **options: Any) -> np.ndarray[
     "arguments",
     [
         {},
-        {"depth_multiplier": 3},
+        {"depth_multiplier": 2},
         {"strides": 2, "padding": "same", "depth_multiplier": 2},
         {"dilation_rate": 2, "padding": 1},
         {"strides": 2, "dilation_rate": 2, "padding": "same"},
@@ -40,12 +40,12 @@ def by_definition(x: Any, kernel: Any, bias: Any, **options: Any) -> np.ndarray[
 )
 def test_values_in_both_formats(rank: int, arguments: dict[str, Any]) -> None:
     cls = getattr(layers, f"DepthwiseConv{rank}D")
-    x = small_integers(np.random.default_rng(0), (2, *(7, 6)[:rank], 3))
+    x = small_integers(np.random.default_rng(0), (2, *(7, 6)[:rank], 4))
     last, first = cls(3, **arguments), cls(3, data_format="channels_first", **arguments)
     last(x), first(np.moveaxis(x, -1, 1))
     multiplier = arguments.get("depth_multiplier", 1)
-    assert last.kernel.shape == first.kernel.shape == (*(3,) * rank, 3, multiplier)
-    assert last.bias.shape == (3 * multiplier,)
+    assert last.kernel.shape == first.kernel.shape == (*(3,) * rank, 4, multiplier)
+    assert last.bias.shape == (4 * multiplier,)
     rng = np.random.default_rng(1)
     weights = [small_integers(rng, a.shape) for a in last.get_weights()]
     last.set_weights(weights), first.set_weights(weights)
@@ -73,7 +73,7 @@ def test_gradients(activation: str | None) -> None:
     layer = DepthwiseConv2D(
         (2, 3), 2, "same", depth_multiplier=2, activation=activation, dtype="float64"
     )
-    check_layer(layer, np.random.default_rng(3).standard_normal((2, 5, 4, 3)))
+    check_layer(layer, np.random.default_rng(3).standard_normal((2, 5, 4, 4)))
 
 
 def test_causal_padding_looks_back_only() -> None:

@@ -26,15 +26,15 @@ def wide(height: int | None, width: int | None, first: bool = False) -> gc.Model
     axis = 1 if first else -1
     inputs = gc.Input((3, height, width) if first else (height, width, 3))
     x = layers.Rescaling(0.5)(inputs)
-    x = Conv2D(6, 3, padding="same", activation="relu", **form)(x)
+    x = Conv2D(4, 3, padding="same", activation="relu", **form)(x)
     x = layers.BatchNormalization(axis=axis)(x)
     skip = x
     x = MaxPooling2D(2, **form)(x)
     x = layers.DepthwiseConv2D(3, padding=1, **form)(x)
-    x = layers.SeparableConv2D(8, 3, padding="same", strides=2, **form)(x)
+    x = layers.SeparableConv2D(8, 3, padding="same", strides=2, depth_multiplier=2, **form)(x)
     x = layers.AveragePooling2D(3, strides=1, padding="same", **form)(x)
     x = layers.GroupNormalization(4, axis=axis)(x)
-    x = layers.Conv2DTranspose(6, 2, strides=2, **form)(x)
+    x = layers.Conv2DTranspose(4, 2, strides=2, **form)(x)
     x = layers.UpSampling2D(2, **form)(x)
     x = layers.Concatenate(axis=axis)([layers.Add()([x, skip]), skip])
     x = layers.ZeroPadding2D(((1, 0), (0, 2)), **form)(x)

@@ -66,12 +66,12 @@ def test_a_normalisation_goes_into_the_convolution_before_it(bias: bool, data_fo
 def test_depthwise_and_relu6() -> None:
     model = gc.Sequential(
         [
-            DepthwiseConv2D(3, depth_multiplier=2, dtype="float64", input_shape=(6, 6, 3)),
+            DepthwiseConv2D(3, depth_multiplier=2, dtype="float64", input_shape=(6, 6, 4)),
             BatchNormalization(dtype="float64"),
             ReLU(max_value=6.0, dtype=None),
         ]
     )
-    result = optimized(model, 2, 6, 6, 3)
+    result = optimized(model, 2, 6, 6, 4)
     assert classes(result) == ["InputLayer", "DepthwiseConv2D"]
     assert result.get_layer(index=1).activation.name == "relu6"
 

@@ -82,16 +82,16 @@ def test_multiply_adds_of_other_convolutions() -> None:
     layers = [
         DepthwiseConv2D(3, depth_multiplier=2, strides=2, name="depthwise"),
         SeparableConv2D(5, 3, name="separable"),
-        Conv2DTranspose(2, 3, strides=2, name="transposed"),
-        Conv2D(4, 3, groups=2, padding="same", data_format="channels_last", name="grouped"),
+        Conv2DTranspose(4, 3, strides=2, name="transposed"),
+        Conv2D(8, 3, groups=4, padding="same", data_format="channels_last", name="grouped"),
     ]
     model = gc.Sequential([*layers, Flatten(), Dense(1)])
     rows = by_name(profile(model, RNG.random((1, 9, 9, 4)).astype("float32"), repeats=1))
     macs = {
         "depthwise": 4 * 4 * 8 * 9,
         "separable": 2 * 2 * (8 * 9 + 8 * 5),
-        "transposed": 2 * 2 * 5 * 9 * 2,
-        "grouped": 5 * 5 * 4 * 9 * 1,
+        "transposed": 2 * 2 * 5 * 9 * 4,
+        "grouped": 5 * 5 * 8 * 9 * 1,
     }
     assert {name: rows[name].forward_flops for name in macs} == {
         name: 2 * count for name, count in macs.items()

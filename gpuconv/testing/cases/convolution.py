@@ -61,6 +61,8 @@ class ConvCase:
         return length
 
 
+# Channels and filters that do not matter to a case are those of others: where they differ, kernels
+# may be compiled for each.
 # fmt: off
 CONV_CASES: Final = (
     # one dimension
@@ -101,7 +103,7 @@ CONV_CASES: Final = (
     ConvCase(id="2d-groups", input=(5, 6), kernel=(3, 3), channels=4, filters=6, groups=2, padding=1),
     ConvCase(id="2d-groups-stride", input=(7, 6), kernel=(3, 3), channels=6, filters=3, groups=3, stride=2, padding=1),
     ConvCase(id="2d-depthwise", input=(6, 6), kernel=(3, 3), channels=5, filters=5, groups=5, padding=1),
-    ConvCase(id="2d-depthwise-multiplier", input=(6, 5), kernel=(3, 3), channels=3, filters=6, groups=3, stride=2, padding=1),
+    ConvCase(id="2d-depthwise-multiplier", input=(6, 5), kernel=(3, 3), channels=4, filters=8, groups=4, stride=2, padding=1),
     ConvCase(id="2d-depthwise-dilation", input=(8, 8), kernel=(3, 3), channels=4, filters=4, groups=4, dilation=2, padding=2),
     ConvCase(id="2d-one-more-than-a-tile", input=(9, 17), kernel=(3, 3), batch=1, channels=17, filters=33, padding=1),
     ConvCase(id="2d-65-filters", input=(5, 5), kernel=(3, 3), batch=1, channels=2, filters=65),
