@@ -124,8 +124,8 @@ SMALL_GROUPS = {
     "3 channels": geometry(1, 21, (6, 9), 3, 1, 1, group=3),
     "2 channels, 6 filters": geometry(1, 14, (6, 9), (3, 2), 1, (1, 0), group=2, multiplier=3),
     "4 channels, stride 3, dilation": geometry(1, 32, (12, 13), 3, 3, 2, 2, group=4),
-    "3 filters of 8 channels": dataclasses.replace(
-        geometry(1, 40, (5, 9), 3, 2, 1, group=8), out_channels=15
+    "6 channels, 2 filters": dataclasses.replace(
+        geometry(1, 42, (6, 9), (3, 2), 1, (1, 0), group=6), out_channels=14
     ),
     "multiplier 2": geometry(2, 35, (9, 11), 3, 1, 1, multiplier=2),
     "single taps": geometry(2, 20, (5, 7), 1, 1, group=4),
@@ -144,7 +144,7 @@ def test_groups_of_few_channels(use, name):
     [
         (Host(16, 16), "float32", "8 channels, stride 2"),
         (Host(16, 16), "float64", "3 channels"),
-        (Host(32, 16), "float32", "3 filters of 8 channels"),
+        (Host(32, 16), "float32", "6 channels, 2 filters"),
     ],
 )
 def test_groups_in_every_vector_width(use, host, dtype, name):

@@ -9,7 +9,14 @@ from gpuconv.backends.functions import Activation
 from gpuconv.geometry import ConvGeometry
 from gpuconv.testing.guards import guarded
 from gpuconv_kernels.array import activations as array
-from gpuconv_kernels.host import activations, depthwise, direct, direct_cut, winograd
+from gpuconv_kernels.host import (
+    activations,
+    depthwise,
+    direct,
+    direct_cut,
+    winograd,
+    winograd_filters,
+)
 from gpuconv_kernels.host.target import Host
 from gpuconv_kernels.host.winograd_filters import transform_weights
 from gpuconv_kernels.threads import set_threads
@@ -17,6 +24,8 @@ from gpuconv_kernels.threads import set_threads
 ALPHA = 0.3
 FUNCTIONS = [None, *(Activation(kind, ALPHA) for kind in sorted(activations.FORWARD))]
 IN_PART = [Activation("leaky_relu", ALPHA), Activation("softsign")]
+IN_FLOAT64 = [None, Activation("relu"), Activation("relu6"), Activation("tanh"), *IN_PART]
+"""A function of each sort; each function by itself is compared in both dtypes elsewhere."""
 
 
 pytestmark = pytest.mark.usefixtures("lines_of_any_size")
@@ -113,7 +122,7 @@ def test_direct(name):
 
 
 def test_direct_in_float64_and_without_bias():
-    check(by_direct, DIRECT["filters beside the vectors"], "float64")
+    check(by_direct, DIRECT["filters beside the vectors"], "float64", IN_FLOAT64)
     check(by_direct, DIRECT["few channels"], "float64", IN_PART, with_bias=False)
 
 
@@ -148,8 +157,12 @@ def test_winograd(name):
     check(by_winograd(4), TILES[name])
 
 
-@pytest.mark.parametrize(("m", "dtype"), [(2, "float32"), (6, "float32"), (4, "float64")])
-def test_winograd_with_other_tiles(m, dtype):
+@pytest.mark.parametrize(
+    ("of", "dtype", "m"), [(Host(16, 16), "float64", 2), (Host(32, 16), "float32", 6)], ids=str
+)
+def test_winograd_with_other_vectors_dtypes_and_tiles(monkeypatch, of, dtype, m):
+    for module in (winograd, winograd_filters):
+        monkeypatch.setattr(module, "host", lambda: of)
     check(by_winograd(m), TILES["parts of tiles"], dtype, IN_PART, with_bias=False)
 
 
@@ -185,8 +198,8 @@ DEPTHWISE = {
     "stride 2": each_channel(2, 70, (9, 12), 3, 2, 1),
     "stride 3": each_channel(1, 70, (10, 11), 3, 3, 1),
     "dilation": each_channel(1, 70, (9, 13), 3, 1, 2, 2),
-    "multiplier": each_channel(1, 9, (6, 7), 3, (1, 2), 1, multiplier=3),
-    "one dimension": each_channel(2, 70, (37,), 5, 1, ((2, 0),)),
+    "multiplier": each_channel(1, 35, (6, 7), 3, 1, 1, multiplier=2),
+    "one dimension": each_channel(2, 70, (37,), 3, 1, ((2, 0),)),
     "few channels": each_channel(2, 3, (5, 6), 3, 1, 1),
 }
 
@@ -197,8 +210,8 @@ def test_depthwise(wide, name):
 
 
 def test_depthwise_in_float64_and_without_bias(wide):
-    check(by_depthwise, DEPTHWISE["mobilenet"], "float64")
-    check(by_depthwise, DEPTHWISE["stride 2"], "float64", IN_PART, with_bias=False)
+    check(by_depthwise, DEPTHWISE["mobilenet"], "float64", IN_FLOAT64)
+    check(by_depthwise, DEPTHWISE["mobilenet"], "float64", IN_PART, with_bias=False)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

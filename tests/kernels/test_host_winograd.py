@@ -352,24 +352,27 @@ def test_blocks_of_channels_leave_the_bits_of_the_gradient(monkeypatch):
 # --- a residual ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("of", "dtype", "m"), [(WIDE, np.float32, 4), (Host(16, 16), np.float64, 2)], ids=str
+)
 @pytest.mark.parametrize("relu", [False, True])
-def test_a_residual_is_added_before_the_relu(relu, dtype):
+def test_a_residual_is_added_before_the_relu(vectors_of, relu, of, dtype, m):
     """Bit by bit what a pass of its own adds, whole tiles or not, and nothing beside is read."""
+    vectors_of(of)
     for g in (layer(2, 16, 16, 8, 8), layer(1, 20, 70, 9, 7), layer(1, 5, 7, 3, 5)):
         x, w, bias, residual = values(g, dtype)
         residual[0, 0, 0, 0], residual[-1, -1, -1, -1] = np.nan, np.inf
         plain = np.empty_like(residual)
-        winograd.conv_forward(x, w, bias, plain, g, None, 4)
+        winograd.conv_forward(x, w, bias, plain, g, None, m)
         wanted = plain + residual
         if relu:
             wanted = np.where(wanted < 0, 0, wanted)
         activation = Activation("relu") if relu else None
-        for kept in (None, transform_weights(w, 4)):
+        for kept in (None, transform_weights(w, m)):
             blank = np.full(g.y_shape, np.nan, dtype)
             with guarded(x, w, bias, residual, blank) as (a, b, c, r, y):
                 r.flags.writeable = False
-                winograd.conv_forward(a, b, c, y, g, activation, 4, kept, residual=r)
+                winograd.conv_forward(a, b, c, y, g, activation, m, kept, residual=r)
             np.testing.assert_array_equal(y, wanted)
 
 
