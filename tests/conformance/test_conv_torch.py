@@ -44,7 +44,12 @@ def convolutions(draw: Any, transposed: bool = False) -> dict[str, Any]:
         return tuple(draw(st.sampled_from(values)) for _ in range(rank))
 
     groups = draw(st.sampled_from([1, 1, 2, 3]))
-    per_group, filters = draw(st.integers(1, 4)), groups * draw(st.integers(1, 4))
+    per_group, filters_of_group = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    if groups > 1 and min(per_group, filters_of_group) == 1:
+        # Depthwise, or that transposed: a kernel is compiled for each number of channels.
+        groups = 4
+        per_group, filters_of_group = draw(st.sampled_from([(1, 1), (1, 2), (2, 1)]))
+    filters = groups * filters_of_group
     extents = each(1, 2, 3, 5, 8) if rank == 3 else each(1, 3, 6, 9, 12)
     kernel = each(1, 1, 2, 3, 3, 4)
     options: dict[str, Any] = {

@@ -32,6 +32,8 @@ pytestmark = [
 
 formats = st.sampled_from(["channels_last", "channels_first"])
 drawn = settings(max_examples=50, deadline=None)
+depthwise = st.sampled_from([(1, 3), (4, 1), (4, 2)])
+"""Channels and a multiplier; of several channels, kernels are compiled for each pair."""
 
 
 def compare(
@@ -144,29 +146,31 @@ def test_transposed_convolution(data: Any, rank: int, data_format: str) -> None:
 @drawn
 @given(st.data(), st.integers(1, 2), formats)
 def test_depthwise_convolution(data: Any, rank: int, data_format: str) -> None:
+    channels, multiplier = data.draw(depthwise)
     arguments = {
         "kernel_size": each(data.draw, rank, 1, 2, 3),
         "padding": data.draw(st.sampled_from(["valid", "same"])),
-        "depth_multiplier": data.draw(st.integers(1, 3)),
+        "depth_multiplier": multiplier,
         "use_bias": data.draw(st.booleans()),
         **strides_or_dilation(data.draw, rank, uniform=True),
     }
-    shape = (2, *extents(data.draw, rank, 7), data.draw(st.integers(1, 4)))
+    shape = (2, *extents(data.draw, rank, 7), channels)
     compare(f"DepthwiseConv{rank}D", arguments, shape, data_format)
 
 
 @drawn
 @given(st.data(), st.integers(1, 2), formats)
 def test_separable_convolution(data: Any, rank: int, data_format: str) -> None:
+    channels, multiplier = data.draw(depthwise)
     arguments = {
         "filters": data.draw(st.integers(1, 4)),
         "kernel_size": each(data.draw, rank, 1, 2, 3),
         "padding": data.draw(st.sampled_from(["valid", "same"])),
-        "depth_multiplier": data.draw(st.integers(1, 3)),
+        "depth_multiplier": multiplier,
         "use_bias": data.draw(st.booleans()),
         **strides_or_dilation(data.draw, rank, uniform=True),
     }
-    shape = (2, *extents(data.draw, rank, 7), data.draw(st.integers(1, 4)))
+    shape = (2, *extents(data.draw, rank, 7), channels)
     compare(f"SeparableConv{rank}D", arguments, shape, data_format)
 
 

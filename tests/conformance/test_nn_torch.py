@@ -188,11 +188,15 @@ def per_dimension(draw: Any, rank: int, low: int, high: int) -> Any:
 
 @st.composite
 def convolutions(draw: Any, transposed: bool = False) -> Case:
-    rank, groups = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    channels = groups * draw(st.integers(1, 3))
+    rank = draw(st.integers(1, 3))
+    groups, read, returned = (draw(st.integers(1, 3)) for _ in range(3))
+    if groups > 1 and min(read, returned) == 1:
+        # Depthwise, or that transposed: a kernel is compiled for each number of channels.
+        groups, (read, returned) = 4, draw(st.sampled_from([(1, 1), (1, 2), (2, 1)]))
+    channels = groups * read
     arguments = {
         "in_channels": channels,
-        "out_channels": groups * draw(st.integers(1, 3)),
+        "out_channels": groups * returned,
         "kernel_size": per_dimension(draw, rank, 1, 4),
         "stride": per_dimension(draw, rank, 1, 3),
         "dilation": per_dimension(draw, rank, 1, 2),
