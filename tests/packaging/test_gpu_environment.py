@@ -205,24 +205,64 @@ def test_every_variable_is_in_the_table(tmp_path: Path, monkeypatch: pytest.Monk
 # --- the test files ---------------------------------------------------------------------------
 
 
-def test_test_files_run_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def test_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "tests"
     folder.mkdir()
-    (folder / "test_good.py").write_text("def test_it():\n    pass\n")
-    (folder / "test_bad.py").write_text("def test_it():\n    assert 2 + 2 == 5\n")
-    (folder / "test_needs.py").write_text("import hypothesis\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(machine, "CHECKOUT", tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in sys.path if p))
+    return folder
+
+
+def test_test_files_run_beside_each_other(
+    test_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (test_folder / "test_good.py").write_text("def test_it():\n    pass\n")
+    (test_folder / "test_bad.py").write_text("def test_it():\n    assert 2 + 2 == 5\n")
+    (test_folder / "test_dies.py").write_text("import os\n\n\ndef test_it():\n    os._exit(9)\n")
+    (test_folder / "test_needs.py").write_text("import hypothesis\n")
     has = gpu_environment.has
     monkeypatch.setattr(gpu_environment, "has", lambda name: name != "hypothesis" and has(name))
     facts = gpu_tests.run_files(gpu_tests.files_in(["tests"]), 100, 2)
-    assert facts["wrong"] == "tests failed in test_bad.py"
+    assert facts["wrong"] == "tests failed in test_bad.py, test_dies.py"
     assert "1 passed" in facts["files"]["test_good.py"]
     assert "1 failed" in facts["files"]["test_bad.py"]
     assert facts["left out"] == {"test_needs.py": "needs hypothesis"}
     assert any("assert (2 + 2) == 5" in line for line in facts["failures"])
-    assert "wrong" in gpu_tests.run_files([folder / "test_needs.py"], 100, 1)  # nothing was run
+    assert "exit status 9: tests/test_dies.py::test_it" in facts["failures"]
+    # Nothing was run.
+    assert "wrong" in gpu_tests.run_files([test_folder / "test_needs.py"], 100, 1)
+
+
+def test_a_slow_file_is_shared_by_several_processes(
+    test_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "import os, pathlib, pytest\n\n@pytest.mark.parametrize('n', range(5))\n"
+    source += "def test_it(n):\n    pathlib.Path(f'ran-{n}').write_text(str(os.getpid()))\n"
+    (test_folder / "test_slow.py").write_text(source)
+    monkeypatch.setattr(gpu_tests, "_PROCESSES", {"test_slow.py": 2})
+    facts = gpu_tests.run_files(gpu_tests.files_in(["tests"]), 100, 2)
+    assert facts["files"] == {"test_slow.py": "5 passed"}
+    assert not {"wrong", "unfinished"} & facts.keys()
+    processes = [Path(f"ran-{n}").read_text() for n in range(5)]
+    assert processes[::2] == processes[:1] * 3
+    assert processes[1::2] == processes[1:2] * 2
+    assert len(set(processes)) == 2
+
+
+def test_what_has_ended_counts_when_the_time_is_up(test_folder: Path) -> None:
+    source = "import time\n\n\ndef test_a():\n    pass\n\n\ndef test_b():\n    assert 0\n"
+    (test_folder / "test_long.py").write_text(source + "\n\ndef test_c():\n    time.sleep(60)\n")
+    facts = gpu_tests.run_files(gpu_tests.files_in(["tests"]), 12, 1)
+    assert facts["files"] == {"test_long.py": "1 failed, 1 passed, not finished"}
+    assert facts["wrong"] == "tests failed in test_long.py"
+    assert facts["failures"] == ["tests/test_long.py::test_b"]
+
+
+def test_the_files_that_are_shared_exist() -> None:
+    there = {path.name for path in gpu_tests.files_in(["tests/device"])}
+    assert {*gpu_tests._PROCESSES} < there
 
 
 # --- engines ----------------------------------------------------------------------------------
