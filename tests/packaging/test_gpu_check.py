@@ -119,6 +119,18 @@ def test_limits_add_up_and_unused_time_goes_on(tmp_path: Path) -> None:
     assert result["parts"][0]["facts"] == {"seconds": 195}
 
 
+def test_a_part_may_need_longer_to_end(tmp_path: Path) -> None:
+    """A row of timings that was begun in time is finished, and the tables are written."""
+    asks = "import sys; print('{\"seconds\": ' + sys.argv[1] + '}')"
+    slow = Part("slow", "", [PYTHON, "-c", asks, "{seconds}"], 100.0, ending=40)
+    _, result, _ = asked(tmp_path, [slow, part("next", "print(1)", 500)])
+    assert result["parts"][0]["limit"] == pytest.approx(100, abs=1)
+    assert result["parts"][0]["facts"]["seconds"] in (59, 60)
+    timings = gpu_check.parts(tmp_path)[-1]
+    assert timings.name == "timings"
+    assert timings.ending > 20
+
+
 def test_the_first_lines_of_a_failure(tmp_path: Path) -> None:
     facts = {"failures": ["FAILED test_x"], "wrong": "tests failed"}
     shown = part("a", f"import sys; print('''{json.dumps(facts)}'''); sys.exit(1)")
