@@ -46,6 +46,22 @@ def give_row_stack() -> bool:
     return missing
 
 
+def give_types_of_dates() -> bool:
+    """Give Numba its types of dates where numba-cuda looks for them; returns whether they lacked.
+
+    Numba 0.66 moved them. numba-cuda up to 0.30.3 takes them from where they were when it is
+    imported, whatever is then compiled, and fails. So this comes before ``import numba.cuda``.
+    """
+    try:
+        before = importlib.import_module("numba.core.types.scalars")
+        now = importlib.import_module("numba.np.types")
+    except ImportError:  # not moved yet; or Numba does not fit NumPy, which others tell
+        return False
+    lacking = [n for n in ("NPDatetime", "NPTimedelta") if n not in vars(before) and n in vars(now)]
+    vars(before).update({name: vars(now)[name] for name in lacking})
+    return bool(lacking)
+
+
 # --- where compiled kernels are kept --------------------------------------------------------
 
 

@@ -188,6 +188,12 @@ def _about_versions() -> Iterator[str]:
     numba = installed_version("numba")
     if numba and _number(numpy) >= (2, 5) and _number(numba) < (0, 67):
         yield f"Numba {numba} does not know NumPy {numpy}; Numba 0.67 is the first that does"
+    if _number(numba) >= (0, 66) and _looks_for_dates(numba_cuda):
+        yield (
+            f"numba-cuda {numba_cuda} cannot be imported beside Numba {numba}, which moved its "
+            f"types of dates: the processes of this check put them back; numba-cuda 0.30.4 is the "
+            f"first that finds them"
+        )
     if numba_cuda and _number(numba_cuda) < (0, 30):
         yield f"numba-cuda {numba_cuda} is older than 0.30, with which gpuconv is developed"
     if numba_cuda and not _redirected():
@@ -232,9 +238,14 @@ def _toolkit_version() -> str:
         return ""
 
 
-def _number(version: str | None) -> tuple[int, ...]:
-    """The first two numbers of a version."""
-    return tuple(int(part) for part in re.findall(r"\d+", version or "")[:2])
+def _number(version: str | None, count: int = 2) -> tuple[int, ...]:
+    """The first numbers of a version."""
+    return tuple(int(part) for part in re.findall(r"\d+", version or "")[:count])
+
+
+def _looks_for_dates(numba_cuda: str | None) -> bool:
+    """Whether numba-cuda fails where Numba's types of dates are not where they were."""
+    return numba_cuda is not None and _number(numba_cuda, 3) < (0, 30, 4)
 
 
 def _redirected() -> bool:
@@ -253,6 +264,9 @@ def mend() -> list[str]:
     if not _redirected():
         importlib.import_module("_numba_cuda_redirector")
         mended.append("numba.cuda is numba-cuda")
+    looks = _looks_for_dates(installed_version("numba-cuda"))
+    if looks and cuda_numba_setup.give_types_of_dates():
+        mended.append("Numba's types of dates")
     if has("numba_cuda") and cuda_numba_setup.lock_cache():
         mended.append("Numba's cache is used by one process at a time")
     return mended

@@ -128,9 +128,33 @@ def test_numpy_without_row_stack_is_mended(tmp_path: Path) -> None:
         assert "vstack" in said
 
 
+@pytest.mark.parametrize(("version", "mended"), [("0.30.3", True), ("0.30.4", False)])
+def test_types_that_numba_has_moved_are_put_back(
+    tmp_path: Path, version: str, mended: bool
+) -> None:
+    program = f"""
+import importlib.metadata
+found = importlib.metadata.version
+importlib.metadata.version = lambda n: {version!r} if n == "numba-cuda" else found(n)
+from gpuconv.benchmarks import gpu_environment
+import numba.core.types.scalars as scalars
+for name in ("NPDatetime", "NPTimedelta"):
+    vars(scalars).pop(name, None)
+print("Numba's types of dates" in gpu_environment.mend(), hasattr(scalars, "NPDatetime"))
+import numba.np
+print(hasattr(numba.np, "types"))
+"""
+    status, said = run(tmp_path, program)
+    assert status == 0, said
+    answer, moved = said.split("\n")[:2]
+    if moved == "True":  # Numba 0.66 or later
+        assert answer == f"{mended} {mended}"
+
+
 @pytest.mark.parametrize(
     ("versions", "words"),
     [
+        ({"numba": "0.68.1", "numba-cuda": "0.30.3"}, "cannot be imported beside Numba 0.68.1"),
         ({"numpy": "2.5.2", "numba-cuda": "0.30.4"}, "asks for numpy.row_stack"),
         ({"numba-cuda": "0.22.0"}, "is older than 0.30"),
         ({"numpy": "2.5.2", "numba": "0.66.1"}, "Numba 0.67 is the first that does"),
