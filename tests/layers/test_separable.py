@@ -26,24 +26,24 @@ from gpuconv.testing.cases import small_integers
 )
 def test_values_in_both_formats(rank: int, arguments: dict[str, Any]) -> None:
     cls = getattr(layers, f"SeparableConv{rank}D")
-    x = small_integers(np.random.default_rng(0), (2, *(7, 6)[:rank], 3))
+    x = small_integers(np.random.default_rng(0), (2, *(7, 6)[:rank], 4))
     last, first = cls(5, 3, **arguments), cls(5, 3, data_format="channels_first", **arguments)
     last(x), first(np.moveaxis(x, -1, 1))
     multiplier = arguments.get("depth_multiplier", 1)
-    assert last.depthwise_kernel.shape == (*(3,) * rank, 3, multiplier)
-    assert last.pointwise_kernel.shape == (*(1,) * rank, 3 * multiplier, 5)
+    assert last.depthwise_kernel.shape == (*(3,) * rank, 4, multiplier)
+    assert last.pointwise_kernel.shape == (*(1,) * rank, 4 * multiplier, 5)
     rng = np.random.default_rng(1)
     weights = [small_integers(rng, a.shape) for a in last.get_weights()]
     last.set_weights(weights), first.set_weights(weights)
     depthwise, pointwise, *bias = (w.astype(np.float64) for w in weights)
-    grouped = np.concatenate([depthwise[..., c, :] for c in range(3)], axis=-1)[..., None, :]
+    grouped = np.concatenate([depthwise[..., c, :] for c in range(4)], axis=-1)[..., None, :]
     between = reference.conv(
         x.astype(np.float64),
         grouped,
         stride=arguments.get("strides", 1),
         padding=arguments.get("padding", 0),
         dilation=arguments.get("dilation_rate", 1),
-        groups=3,
+        groups=4,
     )
     want = reference.conv(between, pointwise, bias[0] if bias else None)
     y, backward = last.forward(x, training=True)
@@ -64,7 +64,7 @@ def test_gradients(activation: str | None) -> None:
     layer = SeparableConv2D(
         4, (2, 3), 2, "same", depth_multiplier=2, activation=activation, dtype="float64"
     )
-    check_layer(layer, np.random.default_rng(3).standard_normal((2, 5, 4, 3)))
+    check_layer(layer, np.random.default_rng(3).standard_normal((2, 5, 4, 4)))
 
 
 def test_causal_padding_looks_back_only() -> None:
