@@ -146,6 +146,18 @@ def test_other_vectors_dtypes_and_tiles(vectors_of, of, dtype, m):
                 assert_exact(actual, wanted)
 
 
+@pytest.mark.parametrize("of", [WIDE, Host(32, 16)], ids=str)
+def test_vectors_that_are_not_full(vectors_of, of):
+    """What is left of channels and filters is read and written by itself, and nothing beside."""
+    vectors_of(of)
+    lanes = of.lanes("float32")
+    for more in (1, lanes // 2 + 1, lanes - 1):
+        g = layer(2, lanes + more, 2 * lanes - more, 5, 6)
+        inputs = integers(g, np.float32)
+        for actual, wanted in zip(three(g, *inputs, m=2), expected(g, *inputs), strict=True):
+            assert_exact(actual, wanted)
+
+
 def only(monkeypatch, at_a_time):
     """So many rows of elements are computed at a time; None: all."""
     for module in (winograd_cut, winograd_gradient):

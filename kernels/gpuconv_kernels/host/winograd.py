@@ -62,7 +62,7 @@ import numpy as np
 
 from gpuconv_kernels.array.activations import Function
 from gpuconv_kernels.host import winograd_gradient
-from gpuconv_kernels.host.finishing import NOTHING, Finish, bounded, finish_of
+from gpuconv_kernels.host.finishing import NOTHING, Finish, finish_of
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, number_at, put_at, zeros
 from gpuconv_kernels.host.microkernel import multiply, pixel_kernel, rows_for
@@ -86,7 +86,9 @@ from gpuconv_kernels.host.winograd_tiles import (
 )
 from gpuconv_kernels.host.winograd_transforms import (
     add_residual,
+    add_some,
     parts_of,
+    store_some,
     transform_input,
     transform_output,
 )
@@ -293,7 +295,7 @@ def define(dtype: str, host: Host, m: int, passes: int) -> Callable[..., None]:
     add_pixels = add_residual(dtype, host, m)
     filters_in = transform_block(dtype, host, m, passes)
     number, put, zero = number_at(dtype), put_at(dtype), np.dtype(dtype).type(0)
-    inside = bounded(dtype)
+    add_to, put_some = add_some(dtype, host), store_some(dtype, host)
     word, put_word = number_at("int64"), put_at("int64")
     apart_bytes = 8 * _APART
 
@@ -343,8 +345,6 @@ def define(dtype: str, host: Host, m: int, passes: int) -> Callable[..., None]:
             put_word(target_table, i, place * width_bytes)
         fill_table(patch_table, patch_pixels, patch, vector_bytes)
         fill_table(spare_table, pixels, spare, vector_bytes)
-        for i in range(patch_pixels * lanes):
-            put(patch, i, zero)
 
         located = -1
         transformed = -1
@@ -494,17 +494,14 @@ def define(dtype: str, host: Host, m: int, passes: int) -> Callable[..., None]:
                                             for j_pixel in range(pixels):
                                                 source = spare + j_pixel * vector_bytes
                                                 to = word(places, j_pixel)
-                                                more = added if ends and to != trash else 0
-                                                for j in range(used - k):
-                                                    value = number(source, j)
-                                                    place = to + shift + j * itemsize
-                                                    if p:
-                                                        value += number(place, 0)
-                                                    if more:
-                                                        value += number(place + more, 0)
-                                                    if ends:
-                                                        value = inside(value, finish)
-                                                    put(place, 0, value)
+                                                if p:
+                                                    add_to(to + shift, used - k, source)
+                                                if added and ends and to != trash:
+                                                    add_to(to + shift + added, used - k, source)
+                                                put_some(
+                                                    source, used - k, to + shift,
+                                                    finish if ends else 0,
+                                                )  # fmt: skip
                                     if ends and function:
                                         call(
                                             function, places, pixels, f * itemsize, used, 0, alpha,

@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.host.kernel import Kernel
-from gpuconv_kernels.host.memory import address, number_at, put_at, zeros
+from gpuconv_kernels.host.memory import address, put_at, zeros
 from gpuconv_kernels.host.microkernel import (
     channel_kernel,
     channel_rows_for,
@@ -60,7 +60,9 @@ from gpuconv_kernels.host.winograd_tiles import (
     with_channels_together,
 )
 from gpuconv_kernels.host.winograd_transforms import (
+    add_some,
     passes_of,
+    store_some,
     transform_filter_gradient,
     transform_input,
     transform_output_gradient,
@@ -300,7 +302,8 @@ def define(dtype: str, host: Host, m: int, passes: int) -> Callable[..., None]:
     tile_in = transform_output_gradient(dtype, host, m, passes)
     tile_in = tail_padded(dtype, host, tile_in, pixels)
     taps_out = transform_filter_gradient(dtype, host, m, passes)
-    number, put, zero = number_at(dtype), put_at(dtype), np.dtype(dtype).type(0)
+    put, zero = put_at(dtype), np.dtype(dtype).type(0)
+    add_to, put_some = add_some(dtype, host), store_some(dtype, host)
 
     def accumulate(  # type: ignore[no-untyped-def]
         counter, tasks, x, dy, dw, zeros, kernel,
@@ -351,8 +354,6 @@ def define(dtype: str, host: Host, m: int, passes: int) -> Callable[..., None]:
                         tile_table, first, here, here, m, m, grid, 0, 0,
                         extents[2], extents[3], dy, dy_steps, zeros,
                     )  # fmt: skip
-                    for j in range(patch_pixels * lanes):
-                        put(padded, j, zero)
                     for i in range(here):
                         for k in range(0, c_used, lanes):
                             patch_in(
@@ -360,8 +361,6 @@ def define(dtype: str, host: Host, m: int, passes: int) -> Callable[..., None]:
                                 min(lanes, c_used - k), padded_table,
                                 v + (i * block + k) * itemsize, v_step, p,
                             )  # fmt: skip
-                    for j in range(patch_pixels * lanes):
-                        put(padded, j, zero)
                     for i in range(here):
                         for k in range(0, f_used, lanes):
                             tile_in(
@@ -403,10 +402,10 @@ def define(dtype: str, host: Host, m: int, passes: int) -> Callable[..., None]:
                         )
                         if not whole:
                             for t in range(9):
-                                place = to + t * tap_step + k * itemsize
-                                for j in range(f_used - k):
-                                    value = number(spare + t * vector_bytes + j * itemsize, 0)
-                                    put(place, j, value + number(place, j) if p else value)
+                                source, place = spare + t * vector_bytes, to + t * tap_step
+                                if p:
+                                    add_to(place + k * itemsize, f_used - k, source)
+                                put_some(source, f_used - k, place + k * itemsize, 0)
             task = take(counter)
 
     return accumulate

@@ -12,6 +12,7 @@ from numba.extending import intrinsic
 from gpuconv_kernels.host.memory import address, number_at, put_at
 from gpuconv_kernels.host.spinning import give_way, look, pause
 from gpuconv_kernels.host.target import INT, LINE, Host, inlined
+from gpuconv_kernels.host.winograd_transforms import load_some
 
 Array = Any
 
@@ -143,18 +144,15 @@ def locate(  # type: ignore[no-untyped-def]
 def tail_padded(dtype: str, host: Host, transform: Any, pixels: int) -> Any:
     """Return ``f(table, shift, inside, patch_table, target, step, part)``: one of ``pixels``.
 
-    Where fewer than a vector's channels, ``inside``, are left, they are copied in front of the
-    zeros of a patch of vectors, so that nothing behind the last pixel is read.
+    Where fewer than a vector's channels, ``inside``, are left, they are copied to a patch of
+    vectors, with zeros behind them, so that nothing behind the last pixel is read.
     """
-    lanes, word = host.lanes(dtype), number_at("int64")
-    number, put = number_at(dtype), put_at(dtype)
+    lanes, word, some = host.lanes(dtype), number_at("int64"), load_some(dtype, host)
 
     def padded(table, shift, inside, patch_table, target, step, part):  # type: ignore[no-untyped-def]
         if inside < lanes:
             for p in range(pixels):
-                source, copy = word(table, p) + shift, word(patch_table, p)
-                for j in range(inside):
-                    put(copy, j, number(source, j))
+                some(word(table, p) + shift, inside, word(patch_table, p))
             table, shift = patch_table, 0
         transform(table, shift, target, step, part)
 

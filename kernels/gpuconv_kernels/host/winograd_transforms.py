@@ -22,7 +22,7 @@ Algorithms for Convolutional Neural Networks".
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -33,6 +33,7 @@ from numba.extending import intrinsic
 
 from gpuconv_kernels.host.microkernel_code import bounded, bounds
 from gpuconv_kernels.host.target import INT, ITEMSIZE, REAL, Host, inlined
+from gpuconv_kernels.host.vectors import SHORT
 
 POINTS = {
     2: (0, 1, -1),
@@ -302,6 +303,57 @@ def add_residual(dtype: str, host: Host, m: int) -> Any:
     return add
 
 
+# --- vectors that are not full ------------------------------------------------------------
+
+
+@functools.cache
+def load_some(dtype: str, host: Host) -> Any:
+    """Return ``f(source, count, target)``: a vector of ``count`` numbers, then zeros."""
+    return _of_some(dtype, host, lambda plane, number, there: number)
+
+
+@functools.cache
+def add_some(dtype: str, host: Host) -> Any:
+    """Return ``f(source, count, target)``: ``count`` numbers are added to the vector there."""
+    return _of_some(dtype, host, lambda plane, number, there: plane.builder.fadd(there, number))
+
+
+def _of_some(dtype: str, host: Host, combine: Callable[..., ir.Value]) -> Any:
+    @intrinsic
+    def some(typing_context, source, count, target):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            source, count, target = arguments
+            plane = _Plane(dtype, host, builder)
+            number = plane.load_some(source, count)
+            plane.store(combine(plane, number, plane.load(target)), target)
+            return context.get_dummy_value()
+
+        return types.void(*(types.intp,) * 3), generate
+
+    return some
+
+
+@functools.cache
+def store_some(dtype: str, host: Host) -> Any:
+    """Return ``f(source, count, target, finish)``: so many numbers of a vector are stored.
+
+    ``finish``: as of :func:`transform_output`.
+    """
+
+    @intrinsic
+    def some(typing_context, source, count, target, finish):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            source, count, target, finish = arguments
+            plane = _Plane(dtype, host, builder)
+            limits = bounds(builder, plane.vector, finish)
+            plane.store_some(bounded(builder, plane.load(source), limits), target, count)
+            return context.get_dummy_value()
+
+        return types.void(*(types.intp,) * 4), generate
+
+    return some
+
+
 @functools.cache
 def transpose_block(dtype: str, host: Host) -> Any:
     """Return ``f(source, source_step, target, target_step)``: a block of lanes x lanes numbers.
@@ -335,7 +387,7 @@ class _Plane:
     """Arithmetic on vectors, emitted where a builder stands."""
 
     def __init__(self, dtype: str, host: Host, builder: ir.IRBuilder) -> None:
-        self.builder, self.lanes = builder, host.lanes(dtype)
+        self.builder, self.lanes, self.dtype = builder, host.lanes(dtype), dtype
         self.vector = ir.VectorType(REAL[dtype], self.lanes)
         name = f"llvm.fmuladd.v{self.lanes}f{8 * ITEMSIZE[dtype]}"
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
@@ -415,6 +467,38 @@ class _Plane:
     def store(self, value: ir.Value, address: ir.Value) -> None:
         b = self.builder
         b.store(value, b.inttoptr(address, self.vector.as_pointer()), align=1)
+
+    def load_some(self, address: ir.Value, count: ir.Value) -> ir.Value:
+        """``count`` numbers, and zeros for the rest of the vector."""
+        words = [self.vector.as_pointer(), SHORT, self._flags]
+        load = self._masked("load", self.vector, [*words, self.vector])
+        place = self.builder.inttoptr(address, self.vector.as_pointer())
+        zeros = self._constant(Fraction(0))
+        return self.builder.call(load, [place, SHORT(1), self._first(count), zeros])
+
+    def store_some(self, value: ir.Value, address: ir.Value, count: ir.Value) -> None:
+        words = [self.vector, self.vector.as_pointer(), SHORT, self._flags]
+        store = self._masked("store", ir.VoidType(), words)
+        place = self.builder.inttoptr(address, self.vector.as_pointer())
+        self.builder.call(store, [value, place, SHORT(1), self._first(count)])
+
+    @property
+    def _flags(self) -> ir.VectorType:
+        return ir.VectorType(ir.IntType(1), self.lanes)
+
+    def _first(self, count: ir.Value) -> ir.Value:
+        """Which lanes are among the first ``count``."""
+        b, kind = self.builder, ir.VectorType(SHORT, self.lanes)
+        nothing = ir.Constant(kind, ir.Undefined)
+        one = b.insert_element(nothing, b.trunc(count, SHORT), SHORT(0))
+        every = b.shuffle_vector(one, nothing, kind([0] * self.lanes))
+        return b.icmp_signed("<", kind(list(range(self.lanes))), every)
+
+    def _masked(self, what: str, result: ir.Type, words: Sequence[ir.Type]) -> ir.Function:
+        suffix = f"v{self.lanes}f{8 * ITEMSIZE[self.dtype]}"
+        name = f"llvm.masked.{what}.{suffix}.p0{suffix}"
+        module = self.builder.module
+        return module.globals.get(name) or ir.Function(module, ir.FunctionType(result, words), name)
 
     def _constant(self, factor: Fraction) -> ir.Constant:
         return ir.Constant(self.vector, [float(factor)] * self.lanes)
