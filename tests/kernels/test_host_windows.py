@@ -27,11 +27,12 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("images", [1, 3])
 @pytest.mark.parametrize("case", CASES)
-def test_the_tables_of_a_block(case):
+def test_the_tables_of_a_block(case, images):
     input, output, stride, dilation, before, kernel, first, here, rows = case
     x_steps, y_steps = (70_000, 9_000, 800, 40), (60_000, 7_000, 600, 24)
-    joined = (1, 0, 0, 0)
+    joined = (1, 0, 0, 0, images)
     extents = np.array([n for of in (*case[:6], x_steps, y_steps, joined) for n in of], np.int64)
     taps, tiles = int(np.prod(kernel)), -(-here // rows)
     table, order = np.full((tiles, taps, rows), CANARY), np.full((tiles, taps), CANARY)
@@ -45,7 +46,12 @@ def test_the_tables_of_a_block(case):
     )  # fmt: skip
     assert pixel[-1] == CANARY == places[-1]
 
-    positions = list(itertools.product(range(99), *map(range, output)))[first : first + here]
+    if images > 1:  # all of them at one place, before the next one
+        places_first = itertools.product(*map(range, output), range(images))
+        positions = [(image, *at) for *at, image in places_first]
+    else:
+        positions = list(itertools.product(range(99), *map(range, output)))
+    positions = positions[first : first + here]
     expected = np.full((tiles * rows, taps), ZEROS)
     for n, (image, *at) in enumerate(positions):
         assert places[n] == Y + np.dot((image, *at), y_steps)
@@ -92,7 +98,7 @@ def test_windows_of_joined_taps_lie_one_behind_the_other(g, first, here, rows):
             *three((*g.kernel[:-1], 1), 1),
             *x3.strides[:4],
             *(7000, 700, 70, 7),
-            *(joined, *margins),
+            *(joined, *margins, 1),
         ],
         np.int64,
     )

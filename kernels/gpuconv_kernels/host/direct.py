@@ -37,6 +37,9 @@ weights. Any stride, dilation, pads and groups, one to three dimensions.
 
 1x1 convolutions whose pixels are evenly spaced need no addresses of each, see ``pointwise``.
 
+In small images much of a window lies in the padding: 31 % of 5x5 taps at 7x7. A tile's pixels are
+then those of several images at one place, which leave out the same taps.
+
 Where weights do not change, all of them can be packed once by ``pack_weights``, a micro-kernel's
 filters after the other, each with all taps and channels: chunks are then read from there, whatever
 their size.
@@ -287,13 +290,16 @@ def _convolve(
 def _numbers_of(g: Any, c: Cut, dtype: str, of: Host, kept: bool) -> tuple[Any, ...]:
     """What the kernel is given for a geometry, whatever the arrays.
 
-    Micro-kernels; sizes ... kernel; how many taps of a line count as one, and their margins; cut;
-    offsets.
+    Micro-kernels; sizes ... kernel; how many taps of a line count as one, their margins, and how
+    many images' pixels follow each other; cut; offsets.
     """
-    e, joined = extents_of(g), (1, 0, 0, 0)
+    e, joined = extents_of(g), (1, 0, 0, 0, c.images)
     if c.joined > 1:
         beginnings = (*e.input[:2], e.input[2] - c.joined + 1)
-        e, joined = e._replace(input=beginnings, kernel=(*e.kernel[:2], 1)), (c.joined, *margins(g))
+        e, joined = (
+            e._replace(input=beginnings, kernel=(*e.kernel[:2], 1)),
+            (c.joined, *margins(g), 1),
+        )
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
     sizes = ((g.batch, channels * c.joined, filters, g.groups), *e)
     rows, lanes = rows_for(c.vectors, of), of.lanes(dtype)
@@ -354,7 +360,8 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
         # locate, pack: addresses of parts; kept: all weights, packed, or 0; finish, function,
         # alpha: a Finish; sizes: (images, channels of a group, filters of a group, groups); steps
         # in bytes for x and y: (image, depth, height, width); joined: (taps of a line that count as
-        # one, with channels one behind the other; their margins); steps in numbers for w: (first,
+        # one, with channels one behind the other; their margins; images whose pixels at one place
+        # follow each other); steps in numbers for w: (first,
         # depth, height, width, channel, filter, group); cut: (pixels of a block, pixels that are
         # located at a time, filters of a part, parts, filters of a chunk, its taps, its channels,
         # rows of the micro-kernel, its columns, those of the last of a group, how many of these are

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from gpuconv_kernels.host.extents import extents_of, numbers_of
+from gpuconv_kernels.host.extents import extents_of, meeting, numbers_of
 from gpuconv_kernels.host.few_channels import margins, taps_follow
 from gpuconv_kernels.host.microkernel import rows_for, vectors_across
 from gpuconv_kernels.host.target import ITEMSIZE, Host, second_level_cache
@@ -41,6 +41,10 @@ _LEAST_STEPS = 64
 _JOINED_SHARE = 5
 """What all threads need for joined taps is at most such a part, unless it is less than without."""
 
+_PLACES_MET, _PLACES_CHANNELS = 0.92, 24
+"""Where no more of a line's taps meet the input, and each has so many channels at least, a tile has
+the pixels of several images at one place."""
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -55,6 +59,7 @@ class Cut:
             one chunk.
         joined: taps of a line that count as one, with their channels one behind the other; those
             that ``taps`` and ``channels`` count.
+        images: whose pixels at one place follow each other, before the next place: all or 1.
     """
 
     vectors: int
@@ -68,6 +73,7 @@ class Cut:
     channels: int
     located: int
     joined: int
+    images: int
 
 
 @functools.lru_cache(maxsize=1024)
@@ -79,6 +85,8 @@ def cut(g: Any, dtype: str, of: Host, count: int, packs: bool, dense: bool = Tru
     in a chunk, and that needs little memory.
     """
     alone = _cut(g, dtype, of, count, packs, 1)
+    if alone.images > 1:
+        return alone
     if dense and taps_follow(g) and 1 < g.kernel[-1] <= g.input[-1]:
         c = _cut(g, dtype, of, count, packs, g.kernel[-1])
         room = numbers_of(g) * ITEMSIZE[dtype] // (_JOINED_SHARE * count)
@@ -137,7 +145,21 @@ def _cut(g: Any, dtype: str, of: Host, count: int, packs: bool, joined: int) -> 
         chunk_channels,
         min(block, -(-located // rows) * rows) if once else block,
         joined,
+        g.batch if joined == 1 and _places_first(g, rows) else 1,
     )
+
+
+def _places_first(g: Any, rows: int) -> bool:
+    """Whether tiles are the pixels of several images at one place.
+
+    All of these have the same taps in the padding, which are left out; with neighbours in a line,
+    one of them meets each tap. That has to be worth more than joined taps.
+    """
+    if g.batch < rows // 2 or g.in_channels // g.groups < _PLACES_CHANNELS:
+        return False
+    extents = (g.input[-1], g.output[-1], g.kernel[-1], g.stride[-1], g.dilation[-1])
+    met = meeting(*extents, g.pads[-1][0])
+    return bool(met <= _PLACES_MET * g.output[-1] * g.kernel[-1])
 
 
 def margin_bytes(g: Any, dtype: str, pixels: int) -> int:

@@ -30,6 +30,12 @@ def extents_of(geometry: Any) -> Extents:
     return Extents(s.input, s.output, s.stride, s.dilation, s.before, s.kernel)
 
 
+def meeting(extent: int, outputs: int, taps: int, stride: int, dilation: int, before: int) -> int:
+    """Return how many pairs of an output and a tap meet the input, in one dimension."""
+    firsts = (p * stride - before for p in range(outputs))
+    return sum(0 <= first + t * dilation < extent for first in firsts for t in range(taps))
+
+
 def numbers_of(geometry: Any) -> int:
     """Return how many numbers x, the weights and y of a ``ConvGeometry`` hold together."""
     g = geometry

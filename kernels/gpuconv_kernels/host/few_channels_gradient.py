@@ -32,7 +32,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from gpuconv_kernels.device.spatial import three
-from gpuconv_kernels.host.extents import extents_of
+from gpuconv_kernels.host.extents import extents_of, meeting
 from gpuconv_kernels.host.few_channels import can_join
 from gpuconv_kernels.host.kernel import Kernel
 from gpuconv_kernels.host.memory import address, clear, copy, zeros
@@ -68,7 +68,7 @@ def pays(geometry: Any, dtype: str) -> bool:
             return False
     lines, run = math.prod(g.kernel[:-1]), g.kernel[-1] * g.in_channels
     products = g.out_channels * -(-lines * run // lanes) + _ADDED * lines * -(-run // lanes)
-    lines_met = g.input[-1] * math.prod(map(_met, *_lines(g)))
+    lines_met = g.input[-1] * math.prod(map(meeting, *_lines(g)))
     of_line = g.kernel[-1] / g.stride[-1] * g.out_channels * -(-g.in_channels // lanes)
     gathered = lines_met * (of_line + _LOOKED_UP)
     return bool(math.prod(g.output) * products < gathered)
@@ -77,12 +77,6 @@ def pays(geometry: Any, dtype: str) -> bool:
 def _lines(g: Any) -> tuple[Any, ...]:
     before = [lo for lo, _ in g.pads[:-1]]
     return g.input[:-1], g.output[:-1], g.kernel[:-1], g.stride[:-1], g.dilation[:-1], before
-
-
-def _met(extent: int, outputs: int, taps: int, stride: int, dilation: int, before: int) -> int:
-    """How many pairs of an output and a tap meet the input, in one dimension."""
-    firsts = (p * stride - before for p in range(outputs))
-    return sum(0 <= first + t * dilation < extent for first in firsts for t in range(taps))
 
 
 def _line_numbers(g: Any, lanes: int) -> int:

@@ -124,8 +124,9 @@ def locating() -> int:
 
     - ``extents``: address of words: input, output, stride, dilation, pads before, kernel, three
       each; steps in bytes of ``x`` and of ``y``: image, depth, height, width; how many taps of a
-      line count as one, and :class:`few_channels.Margins`. If several, the input's width is that
-      of the columns at which windows can begin.
+      line count as one, and :class:`few_channels.Margins`; how many images' pixels at one place
+      follow each other, all or 1. If several taps count as one, the input's width is that of the
+      columns at which windows can begin, and images follow each other.
     - ``x``, ``y``, ``zeros``: addresses of the input, the results, and of what stands for padding.
     - ``first``, ``here``: the block's first pixel, and how many there are; ``rows``: of a tile.
     - ``table``: the addresses (tile, tap, row); ``rows`` of a tile that has fewer are ``zeros``.
@@ -151,8 +152,9 @@ def define() -> Callable[..., None]:
         dilation0, dilation1, dilation2 = word(extents, 9), word(extents, 10), word(extents, 11)
         kernel0, kernel1, kernel2 = word(extents, 15), word(extents, 16), word(extents, 17)
         x_steps, y_steps = extents + 8 * 18, extents + 8 * 22
-        joined, left, right_from, right = (
+        joined, left, right_from, right, images = (
             word(extents, 26), word(extents, 27), word(extents, 28), word(extents, 29),
+            word(extents, 30),
         )  # fmt: skip
         taps = kernel0 * kernel1 * kernel2
         margins = places + 8 * ((here + rows - 1) // rows * rows + _SPARE)
@@ -171,16 +173,20 @@ def define() -> Callable[..., None]:
                     put(moved, t, far + t2 * dilation2 * word(x_steps, 3))
                     t += 1
 
-        # Where windows begin, by runs of pixels in one line.
-        p2 = skipped = first % output2
-        line = first // output2
+        # Where windows begin, by runs of pixels in one line, or at one place of all images.
+        nth_image, place = first % images, first // images
+        q2_step, corner_step, place_step = stride2, stride2 * of_pixel, word(y_steps, 3)
+        if images > 1:
+            q2_step, corner_step, place_step = 0, word(x_steps, 0), word(y_steps, 0)
+        p2 = skipped = place % output2
+        line = place // output2
         p1, line = line % output1, line // output1
         lines_before = p1
-        p0, image = line % output0, line // output0
+        p0, image = line % output0, line // output0 + nth_image
         outside = copied = False  # a pixel's taps, of this block; and of the last line of it
         i = 0
         while i < here:
-            run = min(output2 - p2, here - i)
+            run = min(images - image if images > 1 else output2 - p2, here - i)
             q0 = p0 * stride0 - word(extents, 12)
             q1 = p1 * stride1 - word(extents, 13)
             q2 = p2 * stride2 - word(extents, 14)
@@ -190,15 +196,15 @@ def define() -> Callable[..., None]:
                 and q1 >= 0 and q1 < input1 - (kernel1 - 1) * dilation1
             )  # fmt: skip
             write_run(
-                pixel + 8 * i, pitch, places + 8 * i, run, q0, q1, q2, stride2,
+                pixel + 8 * i, pitch, places + 8 * i, run, q0, q1, q2, q2_step,
                 x + image * word(x_steps, 0) + q0 * word(x_steps, 1) + q1 * word(x_steps, 2)
                 + q2 * word(x_steps, 3),
-                stride2 * word(x_steps, 3),
+                corner_step,
                 y + image * word(y_steps, 0) + p0 * word(y_steps, 1) + p1 * word(y_steps, 2)
                 + p2 * word(y_steps, 3),
-                word(y_steps, 3), line_inside, reach2,
+                place_step, line_inside, reach2,
             )  # fmt: skip
-            reaches_out = not (line_inside and q2 >= 0 and q2 + (run - 1) * stride2 < reach2)
+            reaches_out = not (line_inside and q2 >= 0 and q2 + (run - 1) * q2_step < reach2)
             if reaches_out:
                 outside = True
                 if of_margins:
@@ -219,6 +225,11 @@ def define() -> Callable[..., None]:
                             )  # fmt: skip
             copied = reaches_out
             i += run
+            if images > 1:
+                image = 0
+                p2 += 1
+                if p2 < output2:
+                    continue
             p2 = 0
             p1 += 1  # divisions take longer than writing the run
             if p1 == output1:
