@@ -203,6 +203,36 @@ def test_gradient_of_weights_packed_and_in_place(monkeypatch, g, way):
 
 
 @pytest.mark.parametrize(
+    ("g", "in_place"),
+    [
+        (square(2, 256, 6, 256, 3, pad=1, groups=16), True),
+        (square(2, 512, 6, 16, 3, pad=1), True),
+        (square(2, 256, 6, 256, 3, stride=2, pad=1, groups=16), False),
+        (square(2, 256, 6, 80, 3, pad=1), False),  # packed once for two tiles of filters
+        (square(2, 528, 6, 16, 3, pad=1), False),
+    ],
+    ids=lambda v: f"{v.in_channels}-{v.out_channels}-{v.stride[0]}" if hasattr(v, "stride") else "",
+)
+def test_x_that_serves_one_tile_of_filters_is_not_packed(monkeypatch, g, in_place):
+    wide = Host(64, 32)
+    monkeypatch.setattr(weight_gradient, "host", lambda: wide)
+    assert weight_gradient_cut.cut(g, "float32", wide, 2).x_in_place == in_place
+    x, _, _, dy = integers(g, "float32", "one tile")
+    out, memory = guarded(np.full(g.w_shape, np.nan, "float32"))
+    weight_gradient.conv_backward_weight(dy, x, out, g)
+    assert untouched(memory, out.size)
+    assert_exact(out, reference.conv_backward_weight(dy, x, g.w_shape, **words(g)))
+
+
+def test_a_little_memory_is_no_reason_for_a_single_task():
+    """Where even the least memory is more than there should be, threads share the work."""
+    g = square(4, 19, 20, 19, 7, pad=3)
+    one, two = (weight_gradient_cut.cut(g, "float32", Host(64, 32), n) for n in (1, 2))
+    assert two.row_parts * two.filter_parts == 2
+    assert two.memory <= 1.1 * 2 * one.memory
+
+
+@pytest.mark.parametrize(
     ("g", "together"),
     [
         (square(2, 3, 8, 5, 1), 4),

@@ -26,11 +26,15 @@ _LONGEST_LINE = 288
 """Pixels of a line that are not cut."""
 _SHORT_BYTES = 1024
 """Between pixels of x, and for a single tap of dy, that are worth reading in place."""
+_ONCE = 2
+"""So many times as far apart, if all filters are one tile: what is packed serves for that alone."""
 _MOST_COPIES = 16
 _COPIES_SHARE = 10
 """All copies of ``dw`` but one take at most such a part of the arrays,"""
 _ROOM_SHARE = 4
 """and together with what threads need such a part, where that can be."""
+_ALIKE = 1.1
+"""Where that can not be, what takes little more memory than the least is as good."""
 _PACKED, _IN_PLACE = 1.2, 0.3
 """Cycles for a number of x or dy, packed or read in place."""
 _LAST = 0.25
@@ -105,9 +109,11 @@ def _cut(g: Any, dtype: str, of: Host, count: int, in_place: bool) -> Cut:
     width = vectors * of.lanes(dtype)
     x_bytes, dy_bytes = g.in_channels * itemsize, g.out_channels * itemsize
     if taps > 1:
-        x_in_place = x_bytes * min(4, g.stride[-1]) < _SHORT_BYTES
+        x_near = x_bytes * min(4, g.stride[-1]) < _SHORT_BYTES
+        once = filters <= width and g.stride[-1] == 1
+        x_in_place = x_near or (once and x_bytes <= _ONCE * _SHORT_BYTES)
     else:
-        x_in_place = max(x_bytes, dy_bytes) <= _SHORT_BYTES
+        x_in_place = x_near = max(x_bytes, dy_bytes) <= _SHORT_BYTES
     dy_in_place = filters >= width and (in_place or (taps == 1 and x_in_place))
     dy_in_place = dy_in_place or g.out_channels == width
 
@@ -129,7 +135,8 @@ def _cut(g: Any, dtype: str, of: Host, count: int, in_place: bool) -> Cut:
     x_lines, x_columns = _needed(g, lines, columns)
 
     down, across = -(-channels // rows), -(-filters // width)  # tiles of a tap
-    of_x = _IN_PLACE if x_in_place else _PACKED * x_lines * x_columns / (lines * columns)
+    # Read in place from afar takes hardly less time than packed.
+    of_x = _IN_PLACE if x_near else _PACKED * x_lines * x_columns / (lines * columns)
     of_dy = _IN_PLACE if dy_in_place else _PACKED
     step = step_cycles(rows, vectors, of)
     fitting = second_level_cache() / (3 * itemsize * taps * rows * width)
@@ -157,7 +164,9 @@ def _cut(g: Any, dtype: str, of: Host, count: int, in_place: bool) -> Cut:
         if part_rows * part_filters <= max(1, fitting)
     ]
     small = [parts for parts in possible if memory(parts) <= arrays // _ROOM_SHARE]
-    parts = min(sorted(small or [min(possible, key=memory)]), key=time)
+    least = min(map(memory, possible))
+    small = small or [parts for parts in possible if memory(parts) <= _ALIKE * least]
+    parts = min(sorted(small), key=time)
     return Cut(
         rows,
         vectors,
