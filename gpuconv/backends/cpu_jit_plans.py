@@ -24,6 +24,7 @@ from gpuconv_kernels.host import (
 from gpuconv_kernels.host.extents import numbers_of
 from gpuconv_kernels.host.few_channels import patched
 from gpuconv_kernels.host.target import host
+from gpuconv_kernels.host.winograd_tiles import up
 
 _TRANSFORM = 14
 """Multiply-adds in whose time one number of a patch or of a tile of products is transformed."""
@@ -36,13 +37,13 @@ _LEAST_CHANNELS = 16
 _SHARE = 0.246
 """Winograd's workspace should be no larger than this part of the arrays: with what else a call
 allocates, a quarter."""
-_DIRECT = 1.1
+_DIRECT = 1.2
 """A multiply-add of direct convolution takes as long as so many where Winograd's are estimated."""
-_DIRECT_GRADIENT = 1.02
+_DIRECT_GRADIENT = 1.2
 """The gradient of the weights takes so many times as long as is estimated, beside Winograd's."""
-_SMALL = 1.2
-"""With the smallest tiles, those take longer yet."""
-_PACKED = 37
+_SMALL = 1.08
+"""Tiles of 2 have to be so many times as fast as others: each tile has code to be compiled."""
+_PACKED = 20
 """And a weight that is packed as long as so many."""
 _TILES = (2, 4, 6)
 _AUTOMATIC = 4
@@ -124,14 +125,16 @@ def _fastest_tile(op: str, g: ConvGeometry, most: int, dtype: str, limit: int) -
         return 0
     counts = {m: _products(op, g, m) for m in _TILES if m <= most}
     # How one tile is cut is found by trying: not for those that need far more products.
-    tiles = [m for m, count in counts.items() if count < 1.4 * min(counts.values())]
+    tiles = [m for m, count in counts.items() if count < 2 * min(counts.values())]
     times = {
         m: winograd.estimate(op, g, dtype, m, limit) * (_SMALL if m == 2 else 1) for m in tiles
     }
     if op == "conv_backward_weight":
         direct_time = _DIRECT_GRADIENT * weight_gradient.estimate(g, dtype)
     else:
-        direct_time = _DIRECT * _direct_products(g) + _PACKED * math.prod(g.w_shape)
+        results = g.in_channels if op == "conv_backward_input" else g.out_channels
+        computed = up(results, host().lanes(dtype)) / results  # empty lanes included
+        direct_time = _DIRECT * _direct_products(g) * computed + _PACKED * math.prod(g.w_shape)
     best = min(times, key=lambda m: times[m], default=0)
     return best if best and times[best] < direct_time else 0
 

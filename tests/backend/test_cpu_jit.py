@@ -99,7 +99,7 @@ def usual_cpu(monkeypatch):
         winograd_cut.best.cache_clear()
         winograd_gradient._plan.cache_clear()
 
-    for module in (winograd, winograd_gradient):
+    for module in (winograd, winograd_gradient, cpu_jit_plans):
         monkeypatch.setattr(module, "host", lambda: Host(64, 32))
     for module in (winograd_cut, winograd_gradient):
         monkeypatch.setattr(module, "second_level_cache", lambda: 2**20)
@@ -122,6 +122,11 @@ def usual_cpu(monkeypatch):
         layer(1, 64, 56, 64),
         layer(1, 128, 28, 128),
         layer(1, 256, 14, 256),
+        layer(1, 128, 27, 128),
+        layer(4, 65, 19, 130),
+        layer(4, 128, 14, 256),
+        layer(8, 64, 13, 256),
+        layer(8, 99, 15, 101),
     ],
     ids=lambda g: f"{g.batch}x{g.input[0]}-{g.in_channels}-{g.out_channels}",
 )
@@ -136,7 +141,12 @@ def test_winograd_takes_a_quarter_of_the_arrays_at_most(usual_cpu, op, g):
 @pytest.mark.parametrize("op", ["conv_forward", "conv_backward_input", "conv_backward_weight"])
 def test_threads_do_not_decide_how_it_is_computed(usual_cpu, op):
     """Else the bits would depend on them."""
-    for g in (layer(1, 256, 14, 256), layer(8, 32, 15, 64), layer(2, 64, 20, 48)):
+    for g in (
+        layer(1, 256, 14, 256),
+        layer(8, 32, 15, 64),
+        layer(2, 64, 20, 48),
+        layer(4, 37, 23, 51),
+    ):
         found = set()
         for threads in (1, 2, 3, 8, 64):
             config.threads = threads

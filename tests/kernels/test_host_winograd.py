@@ -281,8 +281,9 @@ def test_relu_and_no_bias():
 def ways(g, m, count):
     """All ways in which the layer might be cut for so many threads."""
     tiles = g.batch * (-(-g.output[0] // m)) * (-(-g.output[1] // m))
-    of = winograd_cut.Layer(tiles, g.in_channels, g.out_channels, m, False, "float32", WIDE, count)
-    return [winograd_cut._plan(of, cut) for cut in dict.fromkeys(winograd_cut._cuts(of))]
+    sizes = tiles, g.in_channels, g.out_channels
+    of = winograd_cut.Layer(*sizes, m, False, False, "float32", WIDE, count)
+    return [winograd_cut._plan(of, cut, 0.0) for cut in dict.fromkeys(winograd_cut._cuts(of))]
 
 
 @pytest.mark.parametrize(("count", "at_a_time"), [(1, None), (2, None), (3, None), (2, 2), (2, 1)])

@@ -71,7 +71,7 @@ from gpuconv_kernels.host.parts import call
 from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.spinning import add, patience
 from gpuconv_kernels.host.target import ITEMSIZE, Host, host
-from gpuconv_kernels.host.winograd_cut import Layer, Plan, best, excess
+from gpuconv_kernels.host.winograd_cut import Layer, Plan, best, worth
 from gpuconv_kernels.host.winograd_filters import steps_of, transform_block
 from gpuconv_kernels.host.winograd_tiles import (
     aligned,
@@ -130,29 +130,39 @@ def workspace_bytes(
     if op == "conv_backward_weight":
         return winograd_gradient.workspace_bytes(geometry, dtype, m, limit)
     g = geometry.backward_input_phases[0].geometry if op == "conv_backward_input" else geometry
-    return plan(g, m, kept, limit, dtype, host(), threads()).workspace
+    return plan(g, m, kept, limit, dtype, host(), threads(), g is not geometry).workspace
 
 
 def estimate(op: str, geometry: Any, dtype: str, m: int, limit: int | None) -> float:
     """Return the multiply-adds in whose time two threads carry out ``op``, all counted.
 
-    Memory beyond ``limit`` is added. The same for any number of threads, so that what is chosen by
-    it does not depend on them.
+    Memory beyond ``limit`` counts as in ``winograd_cut.best``. The same for any number of threads,
+    so that what is chosen by it does not depend on them.
     """
     if op == "conv_backward_weight":
         return winograd_gradient.estimate(geometry, dtype, m, limit)
     g = geometry.backward_input_phases[0].geometry if op == "conv_backward_input" else geometry
-    how = plan(g, m, False, limit, dtype, host(), 2)
-    return 2 * how.time * (1 + excess(how.workspace, limit))
+    how = plan(g, m, False, limit, dtype, host(), 2, g is not geometry)
+    return 2 * worth(how.time, how.workspace, limit)
 
 
 def plan(
-    geometry: Any, m: int, kept: bool, limit: int | None, dtype: str, of: Host, count: int
+    geometry: Any,
+    m: int,
+    kept: bool,
+    limit: int | None,
+    dtype: str,
+    of: Host,
+    count: int,
+    backward: bool = False,
 ) -> Plan:
-    """Return how ``conv_forward`` cuts its work for ``count`` threads."""
+    """Return how ``conv_forward`` cuts its work for ``count`` threads.
+
+    Or how ``conv_backward_input`` does, whose ``geometry`` is that of the convolution it is.
+    """
     g = geometry
     tiles = max(1, g.batch) * (-(-g.output[0] // m)) * (-(-g.output[1] // m))
-    layer = Layer(tiles, g.in_channels, g.out_channels, m, False, dtype, of, 2)
+    layer = Layer(tiles, g.in_channels, g.out_channels, m, False, backward, dtype, of, 2)
     usual = best(layer, limit)
     if count == 2 and not kept:
         return usual
@@ -226,7 +236,7 @@ def _convolve(
         return
     dtype, of = name_of(y.dtype), host()
     channels, filters = g.in_channels, g.out_channels
-    how = plan(g, m, kept is not None, limit, dtype, of, threads())
+    how = plan(g, m, kept is not None, limit, dtype, of, threads(), backward)
     c, width_bytes = how.cut, how.cut.vectors * of.vector_bytes
     rows = rows_for(c.vectors, of)
     of_step = c.chunk if c.own else channels if kept is not None else c.span

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gpuconv_kernels.host.microkernel import rows_for, vectors_for
 from gpuconv_kernels.host.target import ITEMSIZE, LINE, Host, second_level_cache
@@ -34,25 +34,27 @@ _PIECE = 64
 """Channels whose filters are transformed as one task, if there are tasks enough."""
 
 # What things take, in the time of multiply-adds of one thread.
-_PATCH_NUMBER = _PRODUCT_NUMBER = 14
-"""A number of a transformed patch, or of the products that are transformed."""
-_FILTER_NUMBER = 20
-_ELSEWHERE = 10
-"""more if another thread may need it."""
-_STEP = 1.05
-"""A multiply-add of the products,"""
-_START = 8
-"""for each of which as many are lost in a call of the micro-kernel, with so many steps,"""
-_READ, _READ_NEAR = 5, 2
-"""and in reading a number of a transformed filter, from its L2 cache or from farther away."""
-_OUTSIDE = 0.25
-"""more where a task's patches and products are too many for its L2 cache."""
-_NARROW = 0.15
-"""more where fewer vectors are computed together than the registers hold."""
-_PASS = 0.15
-"""Transforms take such a part more for each pass but the first over their elements."""
-_MEETING = 700_000
+_NUMBER, _PASS = 6, 5
+"""A number of a transformed patch, or of the products that are transformed; and what is added for
+each pass but the first over their elements."""
+_FILTER_NUMBER = 15
+"""A number of a transformed filter,"""
+_ELSEWHERE = 25
+"""more if another thread may need it: it comes from that one's cache."""
+_PACKED = 15
+"""A weight, where filters are transposed before they are transformed, in each pass."""
+_START = 13
+"""Multiply-adds lost for each result of a call of the micro-kernel."""
+_READ, _READ_NEAR = 3, 1
+"""To read a number of a transformed filter, from farther away or from the L2 cache."""
+_OUTSIDE = 0.15
+"""of a multiply-add, more where a task's patches and products are too many for its L2 cache."""
+_BROADCAST = 0.5
+"""more for a number of a patch, which the vectors that are computed together share."""
+_MEETING = 80_000
 """Threads wait for each other."""
+_BEYOND = 2
+"""Times that a plan has to be faster for needing more memory than it should."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class Layer:
         tiles, channels, filters: how many there are.
         m: extent of a tile.
         kept: whether the filters come transformed.
+        transposed: whether their channels lie next to each other in memory: backward_input's.
         dtype: of the numbers.
         of: the vectors of the CPU.
         count: of threads.
@@ -109,6 +112,7 @@ class Layer:
     filters: int
     m: int
     kept: bool
+    transposed: bool
     dtype: str
     of: Host
     count: int
@@ -148,31 +152,33 @@ class Plan:
 def best(of: Layer, limit: int | None) -> Plan:
     """Return the plan that is expected to be the fastest.
 
-    Memory beyond ``limit`` bytes, None for no limit, counts as time: any is worth a fifth of it,
-    and each more limit a quarter.
+    Memory beyond ``limit`` bytes, None for no limit, counts as time: any doubles it, and each more
+    limit is a quarter more.
     """
 
-    def cost(plan: Plan) -> tuple[float, int]:
-        return worth(plan.time, plan.workspace, limit), plan.workspace
-
-    return min((_plan(of, c) for c in dict.fromkeys(_cuts(of))), key=cost)
+    found: tuple[float, int, Plan] | None = None
+    for c in dict.fromkeys(_cuts(of)):
+        time = _time(of, c)
+        if found and time > found[0]:
+            continue  # whatever it needs: memory only adds to the time
+        plan = _plan(of, c, time)
+        cost = worth(time, plan.workspace, limit), plan.workspace
+        if found is None or cost < found[:2]:
+            found = *cost, plan
+    assert found is not None
+    return found[2]
 
 
 def worth(time: float, workspace: int, limit: int | None) -> float:
     """A time, and what memory beyond a limit counts as time."""
-    more = excess(workspace, limit)
-    return time * (1.2 + more) if more else time
-
-
-def excess(workspace: int, limit: int | None) -> float:
-    """What memory beyond a limit counts, as a part of the time."""
-    return 0 if limit is None else max(0, workspace - limit) / (4 * max(limit, 1))
+    if limit is None or workspace <= limit:
+        return time
+    return time * (_BEYOND + (workspace - limit) / (4 * max(limit, 1)))
 
 
 def _cuts(of: Layer) -> Iterator[Cut]:
     for passes in passes_of(of.m) if of.passes is None else (of.passes,):
-        for c in _cuts_of(of, passes):
-            yield replace(c, passes=passes)
+        yield from _cuts_of(of, passes)
 
 
 def _cuts_of(of: Layer, passes: int) -> Iterator[Cut]:
@@ -204,7 +210,7 @@ def _cuts_of(of: Layer, passes: int) -> Iterator[Cut]:
                     for held in {chunk, channels} if part > 1 else {chunk}:
                         yield Cut(
                             vectors, group, groups, groups, across * width, part * width, parts,
-                            channels, chunk, held,
+                            channels, chunk, held, False, passes,
                         )  # fmt: skip
         if of.kept:
             continue
@@ -216,6 +222,7 @@ def _cuts_of(of: Layer, passes: int) -> Iterator[Cut]:
                 yield Cut(
                     vectors, group, -(-of.tiles // group), -(-of.tiles // group), widths * width,
                     width, widths, channels, min(chunk, channels), min(chunk, channels), True,
+                    passes,
                 )  # fmt: skip
         # Some channels at once: products of some groups stay until all have been added.
         for span in (n * lanes for n in (1, 2, 4, 6, 12, 24)):
@@ -228,11 +235,12 @@ def _cuts_of(of: Layer, passes: int) -> Iterator[Cut]:
                     chunk = chunks(span)
                     yield Cut(
                         vectors, group, groups, min(groups, of.count), across * width,
-                        across * width, 1, span, chunk, span if across > 1 else chunk,
+                        across * width, 1, span, chunk, span if across > 1 else chunk, False,
+                        passes,
                     )  # fmt: skip
 
 
-def _plan(of: Layer, c: Cut) -> Plan:
+def _plan(of: Layer, c: Cut, time: float) -> Plan:
     itemsize, lanes = ITEMSIZE[of.dtype], of.of.lanes(of.dtype)
     elements, pixels = c.elements(of.m), (of.m + 2) ** 2
     width = c.vectors * lanes
@@ -281,34 +289,47 @@ def _plan(of: Layer, c: Cut) -> Plan:
         piece,
         (pieces, units),
         workspace,
-        _time(of, c),
+        time,
     )
 
 
 def _time(of: Layer, c: Cut) -> float:
-    """Multiply-adds of one thread in whose time the work is done."""
-    pairs = of.channels * of.filters
+    """Multiply-adds of one thread in whose time the work is done, empty lanes and rows included."""
+    lanes, itemsize, pixels = of.of.lanes(of.dtype), ITEMSIZE[of.dtype], (of.m + 2) ** 2
+    width, rows = c.vectors * lanes, rows_for(c.vectors, of.of)
     sets, blocks = -(-c.groups // c.together), -(-of.filters // c.block)
     spans = -(-of.channels // c.span)
-    width = c.vectors * of.of.lanes(of.dtype)
-    times = blocks * c.parts if c.held >= c.span else -(-of.filters // width)
-    padded = c.groups * c.group
+    calls = spans * -(-min(c.span, of.channels) // c.chunk)
+    filters = up(of.filters, width)
+    pairs = of.channels * filters
+    times = blocks * c.parts if c.held >= c.span else filters // width
+    last = of.tiles - (c.groups - 1) * c.group
+    tiles = (c.groups - 1) * c.group + up(last, rows)
     numbers = c.held + width if c.span >= of.channels else c.held + c.part
-    scale = c.elements(of.m) * ITEMSIZE[of.dtype]
+    scale = c.elements(of.m) * itemsize
     task, room = c.group * numbers * scale, second_level_cache()
-    step = _STEP + _START / c.chunk + (0 if task <= room else _OUTSIDE)
-    step += _NARROW if c.vectors < vectors_for(of.filters, of.dtype, of.of) else 0
+    step = 1 + (0 if task <= room else _OUTSIDE) + _BROADCAST / c.vectors
     near = not c.own and task + c.block * c.span * scale <= room * 3 // 4
-    work = step * padded * pairs + (_READ_NEAR if near else _READ) * c.groups * pairs
-    transforms = _PATCH_NUMBER * padded * of.channels * times
-    transforms += _PRODUCT_NUMBER * of.tiles * of.filters
-    work += (1 + _PASS * (c.passes - 1)) * transforms
+    work = step * tiles * pairs + _START * tiles * filters * calls
+    work += (_READ_NEAR if near else _READ) * c.groups * pairs
+    transforms = tiles * _written(of.channels, lanes) * times + of.tiles * _written(
+        of.filters, lanes
+    )
+    work += (_NUMBER + _PASS * (c.passes - 1)) * transforms
     # A phase ends when its last task does.
     units = c.together * c.parts
     work *= -(-units // of.count) * of.count / units / of.count
-    phases = sets * blocks * spans * ((of.m + 2) ** 2 // c.elements(of.m))
+    phases = sets * blocks * spans * c.passes
+    packed = 9 * _PACKED * c.passes / pixels if of.transposed else 0
+    filter_time = (_FILTER_NUMBER + packed) * pairs
     if c.own:
-        work += _FILTER_NUMBER * pairs * c.groups / min(of.count, units)
+        work += filter_time * c.groups / min(of.count, units)
     elif not of.kept:
-        work += (_FILTER_NUMBER + _ELSEWHERE) * pairs * sets / of.count
-    return (of.m + 2) ** 2 * work + (0 if of.kept or c.own else phases * _MEETING)
+        work += (filter_time + _ELSEWHERE * pairs) * sets / of.count
+    return pixels * work + (0 if of.kept or c.own else phases * _MEETING)
+
+
+def _written(count: int, lanes: int) -> int:
+    """Numbers of so many channels whose transform takes as long: a vector that is not full is
+    copied number by number."""
+    return up(count, lanes) + (lanes if count % lanes else 0)

@@ -30,6 +30,7 @@ they give is added in order, so the bits do not depend on the number of threads.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ from gpuconv_kernels.host.microkernel import (
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import ITEMSIZE, Host, host, second_level_cache
-from gpuconv_kernels.host.winograd_cut import excess, worth
+from gpuconv_kernels.host.winograd_cut import worth
 from gpuconv_kernels.host.winograd_tiles import (
     aligned,
     apart,
@@ -84,7 +85,7 @@ _THREADS, _MANY_THREADS = 2, 16
 
 # What things take, in the time of multiply-adds of one thread.
 _TILE_NUMBER = 19
-"""A number of a transformed patch or tile; three times that in vectors that are not full."""
+"""A number of a transformed patch or tile; twice that in vectors that are not full."""
 _START = 84
 """Cycles that a call of the micro-kernel takes beside its steps."""
 _OUTSIDE = 0.25
@@ -93,7 +94,7 @@ _GRADIENT_NUMBER = 20
 """A number of the transformed gradient, which is transformed back and added to those of others."""
 _AGAIN = 10
 """more for each pass but the first, for which ``dw`` is read and written again."""
-_PASS = 0.15
+_PASS = 0.25
 """Transforms take such a part more for each pass but the first over their elements."""
 
 
@@ -156,7 +157,7 @@ def _time(c: Cut, tiles: int, channels: int, filters: int, m: int, dtype: str, o
     )
     step = 2 * (step_cycles(rows, c.vectors, of) + _START / c.group) / (rows * c.vectors)
     work = (step + (0 if inside else _OUTSIDE)) * tiles * computed
-    numbers_of = {n: up(n, lanes) + (2 * lanes if n % lanes else 0) for n in (channels, filters)}
+    numbers_of = {n: up(n, lanes) + (lanes if n % lanes else 0) for n in (channels, filters)}
     transforms = numbers_of[channels] * along + numbers_of[filters] * across
     transforms *= _TILE_NUMBER * tiles
     work += (1 + _PASS * (c.passes - 1)) * transforms
@@ -203,28 +204,32 @@ def _plan(g: Any, m: int, limit: int | None, dtype: str, of: Host, count: int) -
     channels, filters, itemsize = g.in_channels, g.out_channels, ITEMSIZE[dtype]
     tiles = max(1, g.batch) * (-(-g.output[0] // m)) * (-(-g.output[1] // m))
 
-    def plan(c: Cut, count: int) -> _Plan:
+    def plan(c: Cut, count: int, time: float) -> _Plan:
         blocks = -(-channels // c.channels), -(-filters // (c.vectors * of.lanes(dtype)))
         offsets = _scratch(c, m, dtype, of)
         slots = min(count, blocks[0] * blocks[1] * c.parts)
         partial = c.parts * 9 * channels * filters * itemsize if c.parts > 1 else 0
-        time = _time(c, tiles, channels, filters, m, dtype, of)
         return _Plan(c, blocks, slots, offsets, slots * offsets[-1] + partial, time)
 
-    def cost(c: Cut) -> float:
-        few = plan(c, _THREADS)
-        return worth(few.time, few.workspace, limit)
-
-    return plan(min(dict.fromkeys(_cuts(tiles, channels, filters, m, dtype, of)), key=cost), count)
+    least, found = math.inf, None
+    for c in dict.fromkeys(_cuts(tiles, channels, filters, m, dtype, of)):
+        time = _time(c, tiles, channels, filters, m, dtype, of)
+        if time >= least:
+            continue  # whatever it needs: memory only adds to the time
+        cost = worth(time, plan(c, _THREADS, time).workspace, limit)
+        if cost < least:
+            least, found = cost, (c, time)
+    assert found is not None
+    return plan(found[0], count, found[1])
 
 
 def estimate(geometry: Any, dtype: str, m: int, limit: int | None) -> float:
     """Return the multiply-adds in whose time it is done by two threads, all counted.
 
-    Memory beyond ``limit`` is added.
+    Memory beyond ``limit`` counts as in ``winograd_cut.best``.
     """
     how = _plan(geometry, m, limit, dtype, host(), _THREADS)
-    return _THREADS * how.time * (1 + excess(how.workspace, limit))
+    return _THREADS * worth(how.time, how.workspace, limit)
 
 
 def workspace_bytes(geometry: Any, dtype: str, m: int, limit: int | None = None) -> int:
