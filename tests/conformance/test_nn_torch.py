@@ -188,15 +188,11 @@ def per_dimension(draw: Any, rank: int, low: int, high: int) -> Any:
 
 @st.composite
 def convolutions(draw: Any, transposed: bool = False) -> Case:
-    rank = draw(st.integers(1, 3))
-    groups, read, returned = (draw(st.integers(1, 3)) for _ in range(3))
-    if groups > 1 and min(read, returned) == 1:
-        # Depthwise, or that transposed: a kernel is compiled for each number of channels.
-        groups, (read, returned) = 4, draw(st.sampled_from([(1, 1), (1, 2), (2, 1)]))
-    channels = groups * read
+    rank, groups = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    channels = groups * draw(st.integers(1, 3))
     arguments = {
         "in_channels": channels,
-        "out_channels": groups * returned,
+        "out_channels": groups * draw(st.integers(1, 3)),
         "kernel_size": per_dimension(draw, rank, 1, 4),
         "stride": per_dimension(draw, rank, 1, 3),
         "dilation": per_dimension(draw, rank, 1, 2),

@@ -70,9 +70,7 @@ def _case(
     return LayerCase(id=identifier, cls=getattr(layers, name), shape=of, arguments=arguments)
 
 
-# Poolings have the channels of ``pooling.py``: no kernels are compiled for these layers alone.
 _1D, _2D, _3D = (3, 7, 4), (3, 7, 6, 4), (2, 5, 4, 5, 4)
-_POOL_1D, _POOL_2D, _POOL_3D = (3, 7, 3), (3, 7, 6, 3), (2, 5, 4, 5, 3)
 
 # fmt: off
 LAYER_CASES: Final = (
@@ -94,17 +92,17 @@ LAYER_CASES: Final = (
     _case("SeparableConv1D", _1D, filters=5, kernel_size=3),
     _case("SeparableConv2D", _2D, filters=5, kernel_size=3, depth_multiplier=2, padding="same"),
     # pooling
-    _case("MaxPooling1D", _POOL_1D),
-    _case("MaxPooling2D", _POOL_2D),
-    _case("MaxPooling2D", _POOL_2D, "same-overlap", pool_size=3, strides=2, padding="same"),
-    _case("MaxPooling3D", _POOL_3D),
-    _case("AveragePooling1D", _POOL_1D),
-    _case("AveragePooling2D", _POOL_2D),
-    _case("AveragePooling2D", _POOL_2D, "same-overlap", pool_size=(3, 2), strides=2, padding="same"),
-    _case("AveragePooling3D", _POOL_3D),
-    *(_case(f"Global{kind}Pooling{rank}D", shape) for kind in ("Max", "Average") for rank, shape in ((1, _POOL_1D), (2, _POOL_2D), (3, _POOL_3D))),
-    _case("GlobalAveragePooling2D", _POOL_2D, "keepdims", keepdims=True),
-    *(_case(f"Adaptive{kind}Pooling{rank}D", shape, output_size=3) for kind in ("Max", "Average") for rank, shape in ((1, _POOL_1D), (2, _POOL_2D), (3, _POOL_3D))),
+    _case("MaxPooling1D", _1D),
+    _case("MaxPooling2D", _2D),
+    _case("MaxPooling2D", _2D, "same-overlap", pool_size=3, strides=2, padding="same"),
+    _case("MaxPooling3D", _3D),
+    _case("AveragePooling1D", _1D),
+    _case("AveragePooling2D", _2D),
+    _case("AveragePooling2D", _2D, "same-overlap", pool_size=(3, 2), strides=2, padding="same"),
+    _case("AveragePooling3D", _3D),
+    *(_case(f"Global{kind}Pooling{rank}D", shape) for kind in ("Max", "Average") for rank, shape in ((1, _1D), (2, _2D), (3, _3D))),
+    _case("GlobalAveragePooling2D", _2D, "keepdims", keepdims=True),
+    *(_case(f"Adaptive{kind}Pooling{rank}D", shape, output_size=3) for kind in ("Max", "Average") for rank, shape in ((1, _1D), (2, _2D), (3, _3D))),
     # shapes
     _case("ZeroPadding1D", _1D, padding=(1, 2)),
     _case("ZeroPadding2D", _2D, padding=((1, 2), (0, 3))),
