@@ -37,7 +37,7 @@ _LEAST_CHANNELS = 16
 _SHARE = 0.246
 """Winograd's workspace should be no larger than this part of the arrays: with what else a call
 allocates, a quarter."""
-_DIRECT = 1.2
+_DIRECT = 1.3
 """A multiply-add of direct convolution takes as long as so many where Winograd's are estimated."""
 _DIRECT_GRADIENT = 1.2
 """The gradient of the weights takes so many times as long as is estimated, beside Winograd's."""
