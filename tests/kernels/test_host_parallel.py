@@ -1,5 +1,6 @@
 """Sharing tasks among threads: each once, from any number of callers, after fork too."""
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -116,34 +117,47 @@ def in_a_thread():
         yield lambda function: pool.submit(function).result()
 
 
-@LINUX
-def test_threads_sleep_soon_where_others_want_the_core(in_a_thread):
-    """They attend for the whole time before, and for a part of it then."""
+def test_threads_sleep_soon_where_others_want_the_core():
+    """Giving way takes long there: they look for a short time then, and do not give way."""
+    now, takes, given = [10**9], [1000], [0]
+
+    @ctypes.CFUNCTYPE(ctypes.c_int32)
+    def give_way():
+        given[0] += 1
+        now[0] += takes[0]
+        return 0
+
+    @ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int32, ctypes.POINTER(ctypes.c_int64))
+    def clock(kind, words):
+        words[0], words[1] = divmod(now[0], 10**9)
+        return 0
+
     place, wanted = aligned(spinning.PLACE_BYTES), np.zeros(1, np.int64)
-    core = min(os.sched_getaffinity(0))
+    function, _ = spinning._functions()
 
-    def attend():
-        start = time.perf_counter()
-        spinning.attend(address(place), 0, address(wanted))
-        return time.perf_counter() - start
+    def ways_given():
+        before = given[0]
+        yielding, telling = (ctypes.cast(f, ctypes.c_void_p).value for f in (give_way, clock))
+        assert function(address(place), 3, 20, 6, yielding, telling, address(wanted)) == 3
+        return given[0] - before
 
-    def beside_a_busy_process():
-        os.sched_setaffinity(0, {core})
-        program = f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
-        with subprocess.Popen([sys.executable, "-S", "-c", program]) as process:
-            try:
-                end = time.monotonic() + 30
-                while not wanted[0] and time.monotonic() < end:
-                    attend()
-                return min(attend() for _ in range(20))
-            finally:
-                process.kill()
+    assert (ways_given(), wanted[0]) == (6, 0)
+    takes[0] = 3_000_000
+    assert ways_given() == 1
+    assert wanted[0] > now[0]
+    assert ways_given() == 0
+    now[0], takes[0] = int(wanted[0]), 1000
+    assert ways_given() == 6
 
-    alone = min(attend() for _ in range(5))
-    wanted[0] = 0
-    shorter = in_a_thread(beside_a_busy_process)
-    assert wanted[0] > 0
-    assert shorter < alone / 4
+
+@pytest.mark.skipif(not hasattr(time, "clock_gettime"), reason="no such clock")
+def test_the_clock_is_the_systems():
+    telling = spinning._clock()
+    words = (ctypes.c_int64 * 2)()
+    function = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p)(telling)
+    before = time.clock_gettime_ns(spinning._CLOCK)
+    assert function(spinning._CLOCK, ctypes.addressof(words)) == 0
+    assert before <= words[0] * 10**9 + words[1] <= time.clock_gettime_ns(spinning._CLOCK)
 
 
 def test_attending_ends_and_works_on_open_jobs_only():
