@@ -37,6 +37,7 @@ from gpuconv_kernels.host import (
     winograd,
     winograd_gradient,
 )
+from gpuconv_kernels.host.memory import empty
 from gpuconv_kernels.host.rows import name_of
 
 _FEW_NUMBERS = 64 * 1024
@@ -97,7 +98,7 @@ class CpuJit(CpuNumpy):
     def conv_backward_input(
         self, dy: Array, w: Array, geometry: ConvGeometry, workspace_limit: int
     ) -> Array:
-        dx = np.empty(geometry.x_shape, dy.dtype)
+        dx = empty(geometry.x_shape, dy.dtype)
         dy, w = _by_channels(dy), np.ascontiguousarray(w)
         way = choose_way("conv_backward_input", geometry, name_of(dx.dtype), workspace_limit)
         if way.tile:
@@ -111,7 +112,7 @@ class CpuJit(CpuNumpy):
     def conv_backward_weight(
         self, dy: Array, x: Array, geometry: ConvGeometry, workspace_limit: int
     ) -> Array:
-        dw = np.empty(geometry.w_shape, dy.dtype)
+        dw = empty(geometry.w_shape, dy.dtype)
         dy, x = _by_channels(dy), _by_channels(x)
         way = choose_way("conv_backward_weight", geometry, name_of(dw.dtype), workspace_limit)
         if way.tile:
@@ -163,14 +164,14 @@ class CpuJit(CpuNumpy):
     # --- element-wise ----------------------------------------------------------------
 
     def activation(self, x: Array, activation: Activation) -> Array:
-        y = np.empty(x.shape, x.dtype)
+        y = empty(x.shape, x.dtype)
         elementwise.forward(x, y, activation.kind, activation.alpha)
         return y
 
     def activation_backward(
         self, dy: Array, x: Array | None, y: Array | None, activation: Activation
     ) -> Array:
-        dx = np.empty(dy.shape, dy.dtype)
+        dx = empty(dy.shape, dy.dtype)
         z = y if activation.from_output else x
         elementwise.backward(dy, z, dx, activation.kind, activation.alpha)
         return dx
@@ -180,12 +181,12 @@ class CpuJit(CpuNumpy):
     ) -> tuple[Array, Callable[[Array], Array]]:
         if activation.kind not in gates.GATES:
             return super().activation_with_gradient(x, activation)
-        y = np.empty(x.shape, x.dtype)
+        y = empty(x.shape, x.dtype)
         bits = np.empty(gates.bytes_for(y.size), np.uint8)
         gates.forward(x, y, bits, activation.kind)
 
         def backward(dy: Array) -> Array:
-            dx = np.empty(dy.shape, dy.dtype)
+            dx = empty(dy.shape, dy.dtype)
             gates.backward(dy, bits, dx)
             return dx
 
@@ -194,27 +195,27 @@ class CpuJit(CpuNumpy):
     def activation_backward_with_sums(
         self, dy: Array, y: Array, activation: Activation
     ) -> tuple[Array, Array]:
-        dz, sums = np.empty(dy.shape, dy.dtype), np.empty(dy.shape[-1:], dy.dtype)
+        dz, sums = empty(dy.shape, dy.dtype), np.empty(dy.shape[-1:], dy.dtype)
         bias_gradient.backward(dy, y, dz, sums, activation.kind, activation.alpha)
         return dz, sums
 
     # --- softmax ---------------------------------------------------------------------
 
     def softmax(self, x: Array) -> Array:
-        y = np.empty(x.shape, x.dtype)
+        y = empty(x.shape, x.dtype)
         softmax.softmax(x, y)
         return y
 
     def softmax_backward(self, dy: Array, y: Array) -> Array:
         if y.size < _FEW_NUMBERS:
             return super().softmax_backward(dy, y)
-        dx = np.empty(y.shape, y.dtype)
+        dx = empty(y.shape, y.dtype)
         softmax.softmax_backward(dy, y, dx)
         return dx
 
     def softmax_cross_entropy(self, logits: Array, targets: Array) -> tuple[Array, Array]:
         losses = np.empty(logits.shape[:1], logits.dtype)
-        probabilities = np.empty(logits.shape, logits.dtype)
+        probabilities = empty(logits.shape, logits.dtype)
         softmax.softmax_cross_entropy(logits, targets, losses, probabilities)
         return losses, probabilities
 
@@ -223,7 +224,7 @@ class CpuJit(CpuNumpy):
     ) -> Array:
         if probabilities.size < _FEW_NUMBERS:
             return super().softmax_cross_entropy_backward(probabilities, targets, scale)
-        dx = np.empty(probabilities.shape, probabilities.dtype)
+        dx = empty(probabilities.shape, probabilities.dtype)
         softmax.softmax_cross_entropy_backward(probabilities, targets, scale, dx)
         return dx
 
@@ -248,7 +249,7 @@ class CpuJit(CpuNumpy):
     ) -> Array:
         if not normalization.by_channel(x, mean, variance, scale, offset):
             return super().normalize(x, mean, variance, scale, offset, epsilon)
-        y = np.empty(x.shape, x.dtype)
+        y = empty(x.shape, x.dtype)
         normalization.normalize(x, mean, variance, scale, offset, epsilon, y)
         return y
 
@@ -280,7 +281,7 @@ class CpuJit(CpuNumpy):
                 input_gradient,
             )
         shape = (1,) * (x.ndim - 1) + x.shape[-1:]
-        dx = np.empty(x.shape, x.dtype) if input_gradient else None
+        dx = empty(x.shape, x.dtype) if input_gradient else None
         dscale, doffset = np.empty(shape, x.dtype), np.empty(shape, x.dtype)
         normalization.normalize_backward(
             dy, x, mean, variance, scale, epsilon, batch_statistics, dx, dscale, doffset
@@ -383,7 +384,7 @@ def _convolve(
     activation: Activation | None,
 ) -> Array:
     """``activation(convolution + bias + residual)``; ``w`` may be ``KeptWeights``."""
-    y = np.empty(geometry.y_shape, x.dtype)
+    y = empty(geometry.y_shape, x.dtype)
     kept = w if isinstance(w, KeptWeights) else None
     x, w = _by_channels(x), np.ascontiguousarray(w) if kept is None else kept.values
     bias = None if bias is None else np.ascontiguousarray(bias)

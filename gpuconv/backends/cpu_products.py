@@ -10,10 +10,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from gpuconv.geometry import ConvGeometry
 from gpuconv_kernels.host import direct, weight_gradient
+from gpuconv_kernels.host.memory import empty
 
 if TYPE_CHECKING:
     from gpuconv.backends.base import Array
@@ -54,7 +53,7 @@ def dense(
     """
     if not (_fits(x, w.shape[1], w.size) and w.flags.c_contiguous and _rows_together(x)):
         return None
-    y = np.empty((x.shape[0], w.shape[1]), x.dtype)
+    y = empty((x.shape[0], w.shape[1]), x.dtype)
     g = _geometry(x.shape[0], *w.shape)
     packed = None if kept is None else kept.packed(1)
     direct.conv_forward(x[None], w[None], bias, y[None], g, activation, packed)
@@ -69,12 +68,12 @@ def gemm(a: Array, b: Array) -> Array | None:
     if _rows_together(a) and b.flags.c_contiguous:
         return dense(a, b, None)
     if _rows_together(a.T) and _rows_together(b) and _fits(a, columns, rows * columns):
-        dw = np.empty((rows, columns), a.dtype)
+        dw = empty((rows, columns), a.dtype)
         g = _geometry(inner, rows, columns)
         weight_gradient.conv_backward_weight(b[None], a.T[None], dw[None], g)
         return dw
     if _rows_together(a) and b.T.flags.c_contiguous and _fits(a, columns, b.size):
-        dx = np.empty((rows, columns), a.dtype)
+        dx = empty((rows, columns), a.dtype)
         g = _geometry(rows, columns, inner)
         direct.conv_backward_input(a[None], b.T[None], dx[None], g)
         return dx

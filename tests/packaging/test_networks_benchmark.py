@@ -117,7 +117,7 @@ def test_the_whole_script_without_pytorch(
         for record in records.values():
             assert record["state"] == ("refused" if part in refused else "ok"), record
             assert part in refused or record["error"] <= record["allowed"]
-    assert candidates["transfer"][OURS]["samples"] == 3
+    assert candidates["transfer"][OURS]["samples"] >= 3  # turns, each of as many steps as fit
     first = candidates["start-up"][OURS]
     assert first["processes"] == 2
     assert first["min_ms"] > first["import_ms"] > 0

@@ -31,6 +31,7 @@ from gpuconv_kernels.host.boxes import (
     windows_around,
 )
 from gpuconv_kernels.host.kernel import Kernel
+from gpuconv_kernels.host.memory import empty
 from gpuconv_kernels.host.target import host
 from gpuconv_kernels.host.vectors import Emitter, Width
 
@@ -44,7 +45,7 @@ def avg_pool(x: Array, geometry: Any) -> Array:
     ``geometry.divisor_override``. A window that lies outside of the input altogether gives 0.
     """
     g = geometry
-    y = np.empty((g.batch, *g.output, g.channels), x.dtype)
+    y = empty((g.batch, *g.output, g.channels), x.dtype)
     p = plan(forward, (), windows, g, y.dtype, 2, host())
     gather(p, channels_together(x), y, _divisors(g, y.dtype))
     return y
@@ -53,7 +54,7 @@ def avg_pool(x: Array, geometry: Any) -> Array:
 def avg_pool_backward(dy: Array, geometry: Any) -> Array:
     """``dy`` (N, *out, C) -> ``dx`` (N, *in, C)."""
     g = geometry
-    dx = np.empty((g.batch, *g.input, g.channels), dy.dtype)
+    dx = empty((g.batch, *g.input, g.channels), dy.dtype)
     p = plan(backward, (), windows_around, g, dx.dtype, 1, host())
     gather(p, channels_together(dy), dx, _shares(g, dx.dtype))
     return dx

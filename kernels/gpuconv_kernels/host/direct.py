@@ -74,6 +74,7 @@ from gpuconv_kernels.host.finishing import NOTHING, Finish, finish_of
 from gpuconv_kernels.host.kernel import Kernel, argument
 from gpuconv_kernels.host.memory import (
     address,
+    aligned,
     clear,
     copy,
     number_at,
@@ -100,7 +101,7 @@ from gpuconv_kernels.host.target import (
     inlined,
 )
 from gpuconv_kernels.host.windows import locating, pixel_words, place_words
-from gpuconv_kernels.host.winograd_tiles import aligned, offsets_of
+from gpuconv_kernels.host.winograd_tiles import offsets_of
 from gpuconv_kernels.threads import threads
 
 Array = Any

@@ -32,6 +32,7 @@ from gpuconv_kernels.host.boxes import (
     windows_around,
 )
 from gpuconv_kernels.host.kernel import Kernel
+from gpuconv_kernels.host.memory import empty
 from gpuconv_kernels.host.target import INT, host
 from gpuconv_kernels.host.vectors import SHORT, Emitter, Width
 
@@ -44,8 +45,8 @@ def max_pool(x: Array, geometry: Any, with_indices: bool) -> tuple[Array, Array 
     An index counts row-major in the un-padded spatial plane. ``y`` has the same bits in both cases.
     """
     g = geometry
-    y = np.empty((g.batch, *g.output, g.channels), x.dtype)
-    indices = np.empty(y.shape, np.int64) if with_indices else None
+    y = empty((g.batch, *g.output, g.channels), x.dtype)
+    indices = empty(y.shape, np.int64) if with_indices else None
     # Indices are compared and chosen as integers of 32 bits wherever the plane is not larger.
     wide = math.prod(g.input) >= 2**31
     choices, sets = (with_indices, wide), 2 if with_indices else 1
@@ -60,7 +61,7 @@ def max_pool_backward(dy: Array, indices: Array, geometry: Any) -> Array:
     The indices are those of :func:`max_pool`: each lies in its window or is -1.
     """
     g = geometry
-    dx = np.empty((g.batch, *g.input, g.channels), dy.dtype)
+    dx = empty((g.batch, *g.input, g.channels), dy.dtype)
     indices = np.ascontiguousarray(indices, np.int64)
     dy = np.ascontiguousarray(dy)
     gather(plan(backward, (), windows_around, g, dx.dtype, 1, host()), dy, dx, indices)

@@ -64,7 +64,7 @@ from gpuconv_kernels.array.activations import Function
 from gpuconv_kernels.host import winograd_gradient
 from gpuconv_kernels.host.finishing import NOTHING, Finish, finish_of
 from gpuconv_kernels.host.kernel import Kernel
-from gpuconv_kernels.host.memory import address, number_at, put_at, zeros
+from gpuconv_kernels.host.memory import address, aligned, number_at, put_at, zeros
 from gpuconv_kernels.host.microkernel import multiply, pixel_kernel, rows_for
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.parts import call
@@ -74,7 +74,6 @@ from gpuconv_kernels.host.target import ITEMSIZE, Host, host
 from gpuconv_kernels.host.winograd_cut import Layer, Plan, best, worth
 from gpuconv_kernels.host.winograd_filters import steps_of, transform_block
 from gpuconv_kernels.host.winograd_tiles import (
-    aligned,
     apart,
     claim,
     fill_table,

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.host.kernel import Kernel
-from gpuconv_kernels.host.memory import address, number_at, put_at
+from gpuconv_kernels.host.memory import address, aligned, number_at, put_at
 from gpuconv_kernels.host.microkernel import vectors_for
 from gpuconv_kernels.host.parallel import run, take
 from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import ITEMSIZE, Host, host, inlined
-from gpuconv_kernels.host.winograd_tiles import aligned, apart, up
+from gpuconv_kernels.host.winograd_tiles import apart, up
 from gpuconv_kernels.host.winograd_transforms import transform_filter, transpose_block
 from gpuconv_kernels.threads import threads
 

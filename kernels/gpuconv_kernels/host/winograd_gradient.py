@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv_kernels.host.kernel import Kernel
-from gpuconv_kernels.host.memory import address, put_at, zeros
+from gpuconv_kernels.host.memory import address, aligned, put_at, zeros
 from gpuconv_kernels.host.microkernel import (
     channel_kernel,
     channel_rows_for,
@@ -51,7 +51,6 @@ from gpuconv_kernels.host.rows import name_of
 from gpuconv_kernels.host.target import ITEMSIZE, Host, host, second_level_cache
 from gpuconv_kernels.host.winograd_cut import worth
 from gpuconv_kernels.host.winograd_tiles import (
-    aligned,
     apart,
     fill_table,
     locate,

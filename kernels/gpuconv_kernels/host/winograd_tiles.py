@@ -9,7 +9,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from gpuconv_kernels.host.memory import address, number_at, put_at
+from gpuconv_kernels.host.memory import number_at, put_at
 from gpuconv_kernels.host.spinning import give_way, look, pause
 from gpuconv_kernels.host.target import INT, LINE, Host, inlined
 from gpuconv_kernels.host.winograd_transforms import load_some
@@ -77,14 +77,6 @@ def offsets_of(sizes: Sequence[int]) -> tuple[int, ...]:
     for size in sizes:
         offsets.append(offsets[-1] + up(size, LINE))
     return tuple(offsets)
-
-
-def aligned(count: int, dtype: str = "uint8") -> Array:
-    """Memory for ``count`` numbers that begins with a line."""
-    size = count * np.dtype(dtype).itemsize
-    memory = np.empty(size + LINE, np.uint8)
-    first = -address(memory) % LINE
-    return memory[first : first + size].view(dtype)
 
 
 def with_channels_together(x: Array) -> Array:
