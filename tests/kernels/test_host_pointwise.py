@@ -83,7 +83,7 @@ def test_every_width_of_vectors(of: Host) -> None:
     for g in (GEOMETRIES["one and a half"], GEOMETRIES["wide"]):
         x, w, bias, _ = operands(g)
         y = np.full(g.y_shape, np.nan, "float32")
-        pointwise.convolve(x, w, bias, y, g, (g.out_channels, 1), NOTHING, None, of)
+        pointwise.convolve(x, w, bias, y, g, (0, g.out_channels, 1), NOTHING, None, of)
         assert_exact(y, reference.conv(x, w, bias, **words(g)))
 
 
@@ -109,6 +109,20 @@ def test_pixels_of_wider_arrays(apart: int) -> None:
         np.testing.assert_allclose(y, np.where(want < 0, np.expm1(want), want), rtol=1e-6)
         y[...] = -7
         assert (room == -7).all()
+
+
+def test_phases_of_a_stride_have_a_tap_each() -> None:
+    """Which is not the first one, and leads to pixels that lie a stride apart."""
+    g = ConvGeometry(1, 20, 9, (699,), (3,), (3,), (1,), ((0, 0),), 1)
+    phases = [phase.geometry for phase in g.backward_input_phases]
+    assert all(pointwise.pays(phase, "float32") for phase in phases)
+    assert len(phases) == 3
+    _, w, _, dy = operands(g)
+    dx, memory = guarded(np.full(g.x_shape, np.nan, "float32"))
+    direct.conv_backward_input(dy, w, dx, g)
+    assert_exact(dx, reference.conv_backward_input(dy, w, g.x_shape, **words(g)))
+    assert np.isnan(memory[:64]).all()
+    assert np.isnan(memory[-64:]).all()
 
 
 def test_the_bits_do_not_depend_on_threads_or_the_batch() -> None:

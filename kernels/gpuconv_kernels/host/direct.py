@@ -254,7 +254,7 @@ def _convolve(
         return
     dtype = name_of(y.dtype)
     if pointwise.pays(g, dtype) and all(map(pointwise.evenly_spaced, (x, y))):
-        steps = (w_steps[4], w_steps[5])
+        steps = (w_steps[0], w_steps[4], w_steps[5])
         pointwise.convolve(x, w, bias, y, g, steps, finish, packed, host())
         return
     if grouped.pays(g, dtype, host()):

@@ -136,14 +136,15 @@ def convolve(
     bias: Array | None,
     y: Array,
     geometry: Any,
-    w_steps: tuple[int, int],
+    w_steps: tuple[int, int, int],
     finish: Finish,
     packed: Array | None,
     of: Host,
 ) -> None:
     """Write ``y`` (N, *extents, F) from ``x`` (N, *extents, C), weights and ``bias`` (F,).
 
-    ``w_steps``: how many numbers lie between the weights of neighbouring channels, and of filters.
+    ``w_steps``: how many numbers lie before the first weight, and between those of neighbouring
+    channels, and of filters.
     Else as :func:`direct.conv_forward`, where ``packed`` comes from; to the bits of ``finish`` the
     distance of a residual is added, see :func:`microkernel.pixel_kernel`.
     """
@@ -186,10 +187,11 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
         # kept: all weights, packed, or 0; finish, function, alpha: a Finish; sizes: (pixels,
         # channels, filters); cut: (rows of a tile, pixels of a block, of a run, filters of a
         # micro-kernel, of the last one); steps: (bytes from a pixel of x to the next, of y, numbers
-        # from a channel of w to the next, from a filter); offsets: as of _offsets
+        # before the first one of w, from a channel of w to the next, from a filter); offsets: as of
+        # _offsets
         pixels, channels, filters = sizes
         rows, block, most, width, last_width = cut
-        x_step, y_step, c_step, f_step = steps
+        x_step, y_step, w_first, c_step, f_step = steps
         last_filter = (filters - 1) // width * width
         left_out = last_filter + last_width - filters
         memory = np.empty(offsets[2] + LINE, np.uint8)
@@ -199,7 +201,7 @@ def define(dtype: str, host: Host) -> Callable[..., None]:
         if bias:
             copy(at + offsets[0], bias, filters * itemsize)
         if not kept:
-            put(table, 0, 0)
+            put(table, 0, w_first)
             call(
                 pack, at, w, table, 1, channels, last_filter, width, 0, c_step, f_step, 0, 0
             )  # fmt: skip
